@@ -1,0 +1,72 @@
+# Every target works in a fresh clone, alone, on a machine with Python 3.11+, make and git.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+PROJECT := .[all]
+GROUPS := --group test --group lint --group docs --group bench
+
+# A name on the PATH may be a shim that fails, too old, or without ensurepip: each is tried.
+# 3.12 and 3.11 come first because the embedded Redis of the tests has wheels for these two.
+CANDIDATES := python3.12 python3.11 python3.13 python3.14 python3 python
+USABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for name in $(CANDIDATES); do \
+	if $$name -c '$(USABLE)' >/dev/null 2>&1; then command -v $$name; break; fi; done)
+
+PYTEST := $(BIN)/python -m pytest
+CORE_COVERAGE := --cov=smsretry.core --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=100
+TYPED := src $(wildcard tests/typing)
+LINTED := src tests $(wildcard examples benchmarks docs/conf.py)
+
+.PHONY: help setup demo test test-all check lint types docs bench clean
+
+help: ## list the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+setup: $(INSTALLED) ## make .venv with the package, all extras and the tools
+
+$(BIN)/python:
+	@if [ -z "$(PYTHON)" ]; then \
+		echo "smsretry needs Python 3.11 or newer with the venv and ensurepip modules; none of: $(CANDIDATES) is one." >&2; \
+		echo "Install it (Debian: apt-get install python3 python3-venv), or name it: make PYTHON=/path/to/python3.12" >&2; \
+		exit 1; fi
+	$(PYTHON) -m venv $(VENV)
+
+$(BIN)/uv: | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+
+$(INSTALLED): pyproject.toml | $(BIN)/uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '$(PROJECT)' $(GROUPS)
+	@touch $@
+
+demo: $(INSTALLED) ## watch a campaign go through a real worker to a simulator that fails
+	$(BIN)/smsretry demo
+
+test: $(INSTALLED) ## run the tests; core/ must be covered to the last branch
+	$(PYTEST) $(CORE_COVERAGE)
+
+check: lint types docs ## lint, format, types and docs, all strict
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check $(LINTED)
+	$(BIN)/ruff format --check $(LINTED)
+
+types: $(INSTALLED)
+	$(BIN)/mypy --strict $(TYPED)
+	$(BIN)/pyright --warnings
+
+docs: $(INSTALLED) ## build the docs into docs/_build/html
+	$(BIN)/sphinx-build -W --keep-going -q -b html -d docs/_build/doctrees docs docs/_build/html
+
+bench: $(INSTALLED) ## what one attempt costs, beside a hand-written loop and other libraries
+	$(BIN)/python -m benchmarks.run
+
+clean: ## remove what the other commands made
+	rm -rf $(VENV) .venv-* build dist docs/_build htmlcov .coverage .coverage.* \
+		.hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
