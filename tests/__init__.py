@@ -1,0 +1,1 @@
+"""The tests of smsretry; they mirror src."""
