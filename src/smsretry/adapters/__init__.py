@@ -1,0 +1,1 @@
+"""Translate an `Outcome` into the words of a queue, one module per queue."""

@@ -1,0 +1,212 @@
+"""The text to send, and the provider's word that it took it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, Final, Self
+
+from smsretry.core.mask import mask_number, mask_text
+from smsretry.errors import InvalidMessage
+
+MESSAGE_VERSION: Final = 1
+LONGEST_ID: Final = 255
+"""Characters that an id or a campaign's name may have: what an indexed column of every database takes."""
+
+_E164: Final = re.compile(r"\+[1-9]\d{1,14}", re.ASCII)
+_SENDER_ID: Final = re.compile(
+    r"\+[1-9]\d{1,14}"  # E.164
+    r"|\d{3,8}"  # short code
+    r"|MG[0-9a-fA-F]{32}"  # messaging service SID
+    r"|(?=.*[A-Za-z])[A-Za-z0-9 &+_-]{1,11}",  # alphanumeric sender ID
+    re.ASCII,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """Hold one text for one recipient.
+
+    ``to`` is E.164 (``+15005550006``). ``sender_id`` is a number in E.164, a short code, an alphanumeric sender ID (11
+    characters at most) or a messaging service SID; without it the sender's own default is used. ``send_before`` is the
+    one deadline, an aware datetime: no attempt begins after it. ``metadata`` is a JSON object that travels with the
+    message into every event; keep numbers and names out of it.
+
+    ``id`` is the dedupe key: the same message must have the same id whenever it is submitted again, so build it from
+    what identifies it in the application (``f"{campaign}:{customer_id}"``). Where it is left out, the adapter fills in
+    one that a re-run shares, such as the queue's task id.
+
+    Raises `InvalidMessage` (a `ValueError`) that names the field.
+    """
+
+    to: str
+    body: str
+    _: KW_ONLY
+    id: str | None = None
+    campaign: str | None = None
+    sender_id: str | None = None
+    media_urls: tuple[str, ...] = ()
+    send_before: datetime | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        _check_to(self.to)
+        _check_body(self.body, self.media_urls)
+        _check_name("id", self.id)
+        _check_name("campaign", self.campaign)
+        _check_sender_id(self.sender_id)
+        object.__setattr__(self, "media_urls", _checked_media_urls(self.media_urls))
+        object.__setattr__(self, "send_before", _checked_deadline(self.send_before))
+        object.__setattr__(self, "metadata", _checked_metadata(self.metadata))
+
+    def __repr__(self) -> str:
+        parts = [f"id={self.id!r}", f"to={mask_number(self.to)!r}", f"body={mask_text(self.body)}"]
+        parts += [f"campaign={self.campaign!r}"] if self.campaign is not None else []
+        parts += [f"send_before={self.send_before.isoformat()}"] if self.send_before is not None else []
+        return f"Message({', '.join(parts)})"
+
+    def with_id(self, message_id: str) -> Message:
+        """Return this message with ``message_id`` where it has no id of its own."""
+        return self if self.id is not None else replace(self, id=message_id)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON object with the version ``v``, times in ISO 8601; what has no value is left out."""
+        data: dict[str, Any] = {"v": MESSAGE_VERSION, "to": self.to, "body": self.body}
+        for name in ("id", "campaign", "sender_id"):
+            if (value := getattr(self, name)) is not None:
+                data[name] = value
+        if self.media_urls:
+            data["media_urls"] = list(self.media_urls)
+        if self.send_before is not None:
+            data["send_before"] = self.send_before.isoformat()
+        if self.metadata:
+            data["metadata"] = dict(self.metadata)
+        return data
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Rebuild what `to_dict` returned; raise `InvalidMessage` for another version or an unknown field."""
+        if not isinstance(data, Mapping):
+            raise InvalidMessage(f"A message must be a JSON object, got {type(data).__name__}. Pass message.to_dict().")
+        known = dict(data)
+        version = known.pop("v", None)
+        if version != MESSAGE_VERSION or isinstance(version, bool):
+            raise InvalidMessage(
+                f"This message has version {version!r} and this smsretry reads version {MESSAGE_VERSION}. "
+                "Pass message.to_dict(), and upgrade the process that reads it first."
+            )
+        if unknown := sorted(set(known) - _FIELDS):
+            raise InvalidMessage(f"A message has no field {unknown[0]!r}. Pass what Message.to_dict() returned.")
+        if missing := sorted({"to", "body"} - set(known)):
+            raise InvalidMessage(f"A message needs the field {missing[0]!r}. Pass what Message.to_dict() returned.")
+        if "send_before" in known:
+            known["send_before"] = _parsed_time(known["send_before"])
+        return cls(known.pop("to"), known.pop("body"), **known)
+
+
+_FIELDS: Final = frozenset({"to", "body", "id", "campaign", "sender_id", "media_urls", "send_before", "metadata"})
+
+
+def _check_to(to: object) -> None:
+    if not isinstance(to, str) or not _E164.fullmatch(to):
+        shown = mask_number(to) if isinstance(to, str) else type(to).__name__
+        raise InvalidMessage(
+            f"to must be a number in E.164 such as +15005550006, got {shown!r}. Add + and the country."
+        )
+
+
+def _check_body(body: object, media_urls: object) -> None:
+    if not isinstance(body, str):
+        raise InvalidMessage(f"body must be a str, got {type(body).__name__}. Render the text before you send it.")
+    if not body and not media_urls:
+        raise InvalidMessage("body is empty and there are no media_urls. Give the message a text or a media URL.")
+
+
+def _check_name(name: str, value: object) -> None:
+    if value is None:
+        return
+    if not isinstance(value, str) or not 1 <= len(value) <= LONGEST_ID or not value.isprintable():
+        shown = f"{len(value)} characters" if isinstance(value, str) else type(value).__name__
+        raise InvalidMessage(f"{name} must be 1 to {LONGEST_ID} printable characters, got {shown}. Shorten it.")
+
+
+def _check_sender_id(sender_id: object) -> None:
+    if sender_id is not None and not (isinstance(sender_id, str) and _SENDER_ID.fullmatch(sender_id)):
+        shown = mask_number(sender_id) if isinstance(sender_id, str) else type(sender_id).__name__
+        raise InvalidMessage(
+            "sender_id must be an E.164 number, a short code, an alphanumeric ID of up to 11 characters or a messaging "
+            f"service SID (MG and 32 hex digits), got {shown!r}. Correct it, or leave it out for the sender's default."
+        )
+
+
+def _checked_media_urls(urls: object) -> tuple[str, ...]:
+    if isinstance(urls, str) or not isinstance(urls, (tuple, list)):
+        raise InvalidMessage(f"media_urls must be a tuple of URLs, got {type(urls).__name__}. Wrap one: (url,).")
+    for url in urls:
+        if not isinstance(url, str) or not url.startswith(("http://", "https://")):
+            raise InvalidMessage("media_urls must hold http or https URLs only. Give the provider a URL it can fetch.")
+    return tuple(urls)
+
+
+def _checked_deadline(deadline: object) -> datetime | None:
+    if deadline is None:
+        return None
+    if not isinstance(deadline, datetime) or deadline.utcoffset() is None:
+        raise InvalidMessage(
+            f"send_before must be an aware datetime, got {deadline!r}. Use datetime.now(UTC) + timedelta(...)."
+        )
+    return deadline.astimezone(UTC)
+
+
+def _parsed_time(text: object) -> datetime:
+    try:
+        return datetime.fromisoformat(text)  # type: ignore[arg-type]  # a wrong type is the error below
+    except (TypeError, ValueError) as error:
+        raise InvalidMessage(f"send_before must be an ISO 8601 time, got {text!r}. Pass message.to_dict().") from error
+
+
+def _checked_metadata(metadata: object) -> dict[str, Any]:
+    if not isinstance(metadata, Mapping) or not all(isinstance(key, str) for key in metadata):
+        raise InvalidMessage(f"metadata must be a mapping with str keys, got {type(metadata).__name__}. Use a dict.")
+    if not metadata:
+        return {}
+    try:  # a round trip copies it deeply, so that nobody changes a frozen message from outside
+        copied: dict[str, Any] = json.loads(json.dumps(dict(metadata), allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        reason = type(error).__name__
+        raise InvalidMessage(
+            f"metadata must be JSON ({reason}). Use str, int, float, bool, None, list, dict."
+        ) from error
+    return copied
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """Hold the provider's answer to a create: it took the text. Whether a handset has it is told later, if at all.
+
+    ``accepted_at`` is aware UTC; ``segments`` is None where the provider does not say; ``raw_status`` is its own word.
+    """
+
+    provider: str
+    provider_id: str
+    accepted_at: datetime
+    segments: int | None = None
+    raw_status: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON scalars by field name, the time in ISO 8601."""
+        return {
+            "provider": self.provider,
+            "provider_id": self.provider_id,
+            "accepted_at": self.accepted_at.isoformat(),
+            "segments": self.segments,
+            "raw_status": self.raw_status,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Rebuild what `to_dict` returned; raise ValueError or TypeError on anything else."""
+        return cls(**{**data, "accepted_at": datetime.fromisoformat(data["accepted_at"])})

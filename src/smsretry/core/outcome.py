@@ -1,0 +1,227 @@
+"""What one attempt ended in, and what must be remembered until the next one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from datetime import UTC, datetime
+from enum import StrEnum, unique
+from typing import Any, Final, Self
+
+from smsretry.core.failure import Failure
+from smsretry.core.message import Receipt
+
+STATE_VERSION: Final = 1
+MOST_COUNTED: Final = 1_000_000
+"""The largest count that a state may hold: more can only be corrupt."""
+
+
+@unique
+class GiveUpReason(StrEnum):
+    """Say why a message ended without being accepted."""
+
+    PERMANENT = "permanent"
+    """The failure allows no retry."""
+    RETRIES_EXHAUSTED = "retries_exhausted"
+    """The last retry of the policy failed as well."""
+    EXPIRED = "expired"
+    """``send_before`` (or the longest deferral) is over, or the next retry would come after it."""
+    OUTCOME_UNKNOWN = "outcome_unknown"
+    """The provider may have taken it, and nobody can say whether it did."""
+
+
+@unique
+class DeferReason(StrEnum):
+    """Say why an attempt was put off without costing a retry."""
+
+    IN_DOUBT = "in_doubt"
+    """An answer was lost and the provider's listing does not settle it yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class GaveUp:
+    """End the message: it was not accepted, because of ``failure``, for ``reason``, after ``attempts`` sends.
+
+    ``would_retry_at`` is set where a retry was allowed but would have come after ``send_before``. ``cause`` is the
+    exception of the sender, for whoever raises; it is no part of the value.
+    """
+
+    failure: Failure
+    reason: GiveUpReason
+    attempts: int
+    would_retry_at: datetime | None = None
+    cause: Exception | None = field(default=None, compare=False, repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON object without ``cause``."""
+        return {
+            "failure": self.failure.to_dict(),
+            "reason": self.reason.value,
+            "attempts": self.attempts,
+            "would_retry_at": _written(self.would_retry_at),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Rebuild what `to_dict` returned; raise ValueError on anything else."""
+        try:
+            return cls(
+                Failure.from_dict(data["failure"]),
+                GiveUpReason(data["reason"]),
+                _checked_count("attempts", data["attempts"]),
+                _read("would_retry_at", data.get("would_retry_at")),
+            )
+        except (KeyError, TypeError) as error:
+            msg = f"The end of a message is incomplete ({error!r}). Pass what GaveUp.to_dict() returned."
+            raise ValueError(msg) from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptState:
+    """Hold what must travel with a message from one attempt to the next; a new message starts with ``AttemptState()``.
+
+    Counts are whole numbers, 0 or more; times are aware UTC. Raises ValueError that names the field.
+    """
+
+    version: int = STATE_VERSION
+    retries: int = 0
+    """Retries made or scheduled so far: 0 while the first attempt is being made."""
+    doubt_since: datetime | None = None
+    """When the first attempt whose answer was lost began; from then on the provider is asked before every send."""
+    looks: int = 0
+    """How often the provider was asked since the last send."""
+    deferrals: int = 0
+    """How often the message was put off without costing a retry."""
+    due: datetime | None = None
+    """Before this moment there is nothing to do: a queue may wait for it in several hops."""
+    round: int = 1
+    """1, and one more for each time that the message is sent anew after a delivery failure."""
+    provider_id: str | None = None
+    """The provider's id where it is known that the text was taken."""
+    settles_at: datetime | None = None
+    """From this moment on "not listed" means "not taken"."""
+    deferred_since: datetime | None = None
+    """When the present run of deferrals began, which bounds it."""
+    ending: GaveUp | None = None
+    """The end already decided, which holds unless the provider turns out to have the text."""
+    message_id: str | None = None
+    """The generated id of a message that came without one."""
+
+    def __post_init__(self) -> None:
+        if self.version != STATE_VERSION or isinstance(self.version, bool):
+            msg = (
+                f"This state has version {self.version!r} and this smsretry reads version {STATE_VERSION}. "
+                "Upgrade the process that reads it before the one that writes it."
+            )
+            raise ValueError(msg)
+        for name in ("retries", "looks", "deferrals"):
+            _checked_count(name, getattr(self, name))
+        _checked_count("round", self.round, least=1)
+        for name in ("doubt_since", "due", "settles_at", "deferred_since"):
+            _checked_time(name, getattr(self, name))
+        for name in ("provider_id", "message_id"):
+            _checked_text(name, getattr(self, name))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON object with the version ``v``; fields that have their default are left out."""
+        data: dict[str, Any] = {"v": self.version}
+        for name, default in _DEFAULTS.items():
+            if (value := getattr(self, name)) != default:
+                data[name] = _written(value)
+        return data
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Rebuild what `to_dict` returned; raise ValueError for another version, an unknown field or a bad value."""
+        if not isinstance(data, Mapping):
+            msg = f"A state must be a JSON object, got {type(data).__name__}. Pass state.to_dict()."
+            raise ValueError(msg)  # noqa: TRY004  # one error type for every corrupt state
+        known = dict(data)
+        version = known.pop("v", None)
+        if unknown := sorted(set(known) - set(_DEFAULTS)):
+            msg = f"A state has no field {unknown[0]!r}. Pass what AttemptState.to_dict() returned."
+            raise ValueError(msg)
+        for name in _TIMES & set(known):
+            known[name] = _read(name, known[name])
+        if known.get("ending") is not None:
+            known["ending"] = GaveUp.from_dict(known["ending"])
+        return cls(version=version, **known)
+
+    def with_deferral(self, now: datetime, due: datetime) -> AttemptState:
+        """Return the state after one more deferral until ``due``."""
+        return replace(self, deferrals=self.deferrals + 1, due=due, deferred_since=self.deferred_since or now)
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The provider took the text: at the attempt just made, or at an earlier one as a look-up showed."""
+
+    receipt: Receipt
+    attempts: int = 1
+    looked_up: bool = False
+    """True where a look-up proved it and not the create's own answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryAfter:
+    """Try again in ``delay_s`` seconds with ``state``; the retry is already counted in it."""
+
+    delay_s: float
+    failure: Failure
+    state: AttemptState
+
+
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """Call again in ``delay_s`` seconds with ``state``; no attempt was made and no retry is used up."""
+
+    delay_s: float
+    reason: DeferReason
+    state: AttemptState
+
+
+Outcome = Accepted | RetryAfter | Deferred | GaveUp
+"""What one attempt can end in; `RetryAfter` and `Deferred` ask for another call, the others are the end."""
+
+_DEFAULTS: Final = {f.name: f.default for f in fields(AttemptState) if f.name != "version"}
+_TIMES: Final = frozenset({"doubt_since", "due", "settles_at", "deferred_since"})
+
+
+def _checked_count(name: str, value: object, *, least: int = 0) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and least <= value <= MOST_COUNTED:
+        return value
+    msg = f"{name} must be a whole number from {least} to {MOST_COUNTED}, got {value!r}. The state is corrupt."
+    raise ValueError(msg)
+
+
+def _checked_time(name: str, value: object) -> None:
+    if value is not None and not (isinstance(value, datetime) and value.utcoffset() is not None):
+        msg = f"{name} must be an aware datetime or None, got {value!r}. The state is corrupt."
+        raise ValueError(msg)
+
+
+def _checked_text(name: str, value: object) -> None:
+    if value is not None and not (isinstance(value, str) and value):
+        msg = f"{name} must be a str that is not empty or None, got {value!r}. The state is corrupt."
+        raise ValueError(msg)
+
+
+def _written(value: object) -> object:
+    match value:
+        case datetime():
+            return value.isoformat()
+        case GaveUp():
+            return value.to_dict()
+        case _:
+            return value
+
+
+def _read(name: str, value: object) -> datetime | None:
+    if value is None:
+        return None
+    try:
+        parsed = datetime.fromisoformat(value)  # type: ignore[arg-type]  # a wrong type is the error below
+    except (TypeError, ValueError) as error:
+        msg = f"{name} must be an ISO 8601 time, got {value!r}. The state is corrupt."
+        raise ValueError(msg) from error
+    return parsed if parsed.utcoffset() is None else parsed.astimezone(UTC)

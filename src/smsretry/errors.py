@@ -1,0 +1,105 @@
+"""What the library raises.
+
+::
+
+    SMSRetryError
+    ├── InvalidMessage (also ValueError)       a message that no provider could take
+    ├── ConfigurationError                     a missing credential, a setting that breaks a promise
+    ├── ProviderError                          raised by a sender that states the failure itself
+    └── NotAccepted                            a message that has ended without being accepted
+        ├── SendFailed                         it was not taken: refused, expired or out of retries
+        └── SendUnknown                        nobody can say whether it was taken
+
+Every field is an argument of the exception, and JSON, so that pickle and Celery's result backends bring it back whole.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from smsretry.core.failure import Failure
+    from smsretry.core.outcome import GiveUpReason
+
+
+class SMSRetryError(Exception):
+    """Be the base of everything that the library raises."""
+
+
+class InvalidMessage(SMSRetryError, ValueError):
+    """Say which field of a message is wrong, what was got and what to do."""
+
+
+class ConfigurationError(SMSRetryError):
+    """Say which setting is missing or would break a promise, and what to set."""
+
+
+class ProviderError(SMSRetryError):
+    """Let a sender state the `Failure` itself, where no exception of its client says it.
+
+    ``args`` is the failure as a JSON object.
+    """
+
+    def __init__(self, failure: Failure | dict[str, Any]) -> None:
+        super().__init__(failure if isinstance(failure, dict) else failure.to_dict())
+
+    @property
+    def failure(self) -> Failure:
+        """Return the failure that the sender stated."""
+        from smsretry.core.failure import Failure  # core imports errors
+
+        return Failure.from_dict(self.args[0])
+
+    def __str__(self) -> str:
+        return _described(self.args[0])
+
+
+class NotAccepted(SMSRetryError):
+    """Be raised where a message has ended without being accepted: catch this one to catch both.
+
+    ``args`` is ``(message_id, reason, attempts, failure)`` as JSON scalars and one JSON object.
+    """
+
+    def __init__(self, message_id: str, reason: str, attempts: int, failure: dict[str, Any]) -> None:
+        super().__init__(message_id, str(reason), attempts, failure)
+
+    @property
+    def message_id(self) -> str:
+        """Return the id of the message."""
+        return str(self.args[0])
+
+    @property
+    def reason(self) -> GiveUpReason:
+        """Return why it was given up."""
+        from smsretry.core.outcome import GiveUpReason  # core imports errors
+
+        return GiveUpReason(self.args[1])
+
+    @property
+    def attempts(self) -> int:
+        """Return how many times the provider was asked to send it."""
+        return int(self.args[2])
+
+    @property
+    def failure(self) -> Failure:
+        """Return what the last attempt ran into."""
+        from smsretry.core.failure import Failure  # core imports errors
+
+        return Failure.from_dict(self.args[3])
+
+    def __str__(self) -> str:
+        return f"{self.args[0]}: {self.args[1]} after {self.args[2]} attempt(s): {_described(self.args[3])}"
+
+
+class SendFailed(NotAccepted):
+    """Say that the provider did not take the message, and that it will not be tried again."""
+
+
+class SendUnknown(NotAccepted):
+    """Say that nobody can tell whether the provider took the message: do not resend it blindly."""
+
+
+def _described(failure: dict[str, Any]) -> str:
+    code = f" {failure['code']}" if failure.get("code") is not None else ""
+    detail = f" ({failure['detail']})" if failure.get("detail") else ""
+    return f"{failure.get('kind', 'other')}{code}{detail}"
