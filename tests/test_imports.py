@@ -52,23 +52,8 @@ THIRD_PARTY = {
 }
 # The core is handed clocks, chance and identities as values; it fetches none of them itself.
 EFFECTS = frozenset(
-    [
-        "asyncio",
-        "concurrent",
-        "logging",
-        "multiprocessing",
-        "os",
-        "random",
-        "secrets",
-        "socket",
-        "sqlite3",
-        "subprocess",
-        "tempfile",
-        "threading",
-        "time",
-        "urllib.request",
-        "uuid",
-    ]
+    {"asyncio", "concurrent", "logging", "multiprocessing", "os", "random", "secrets", "socket", "sqlite3"}
+    | {"subprocess", "tempfile", "threading", "time", "urllib.request", "uuid"}
 )
 
 

@@ -76,9 +76,7 @@ def test_a_server_does_not_outlive_a_test_run_that_is_killed(running: str) -> No
         Path(folder).chmod(0o711)  # PostgreSQL may have to run as another account than root
         command = [sys.executable, "-c", OWNER, running]
         environment = os.environ | {"TMPDIR": folder, "PYTHONPATH": str(ROOT)}
-        with subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
-        ) as owner:
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as owner:
             assert owner.stdout is not None
             pid = int(owner.stdout.readline())
             assert exists(pid)
