@@ -1,0 +1,76 @@
+"""Run the simulator as a command: ``python -m smsretry.testing.simulator``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from types import FrameType
+
+from smsretry.testing.simulator.faults import FAULTS
+from smsretry.testing.simulator.simulator import ACCOUNT_SID, AUTH_TOKEN, TwilioSimulator
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until SIGINT or SIGTERM; the first line on stdout is a JSON object with url, account_sid and auth_token."""
+    simulator = simulator_from(arguments)
+    ended = threading.Event()
+
+    def end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        ended.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end)
+    with simulator:
+        sys.stdout.write(json.dumps(_introduction(simulator)) + "\n")
+        sys.stdout.flush()
+        ended.wait()
+    return 0
+
+
+def simulator_from(arguments: Sequence[str] | None) -> TwilioSimulator:
+    """Return the simulator that the command line describes; end the process with a usage message for a bad one."""
+    parser = _parser()
+    options = vars(parser.parse_args(arguments))
+    rates, look_up_rates = dict(options.pop("rate")), dict(options.pop("look_up_rate"))
+    try:
+        return TwilioSimulator(rates=rates, look_up_rates=look_up_rates, **options)
+    except ValueError as error:
+        parser.error(str(error))
+
+
+def _introduction(simulator: TwilioSimulator) -> dict[str, str]:
+    return {"url": simulator.url, "account_sid": simulator.account_sid, "auth_token": simulator.auth_token}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m smsretry.testing.simulator",
+        description="Stand in for Twilio's Messages API on a loopback port.",
+        epilog=f"Faults: {', '.join(FAULTS)}.",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="a loopback address (%(default)s)")
+    parser.add_argument("--port", type=int, default=0, help="0 takes a free one (%(default)s)")
+    parser.add_argument("--account-sid", default=ACCOUNT_SID)
+    parser.add_argument("--auth-token", default=AUTH_TOKEN)
+    parser.add_argument("--seed", type=int, default=0, help="of the faults by rate (%(default)s)")
+    for name, what in (("--rate", "creates"), ("--look-up-rate", "look-ups")):
+        parser.add_argument(
+            name, type=_rate, action="append", default=[], metavar="FAULT=SHARE", help=f"let {what} fail; repeatable"
+        )
+    parser.add_argument("--latency-s", type=float, default=0.0, help="seconds before every answer (%(default)s)")
+    parser.add_argument("--list-lag-s", type=float, default=0.0, help="seconds until look-ups see a text (%(default)s)")
+    parser.add_argument("--test-credentials", action="store_true", help="refuse every look-up")
+    return parser
+
+
+def _rate(text: str) -> tuple[str, float]:
+    name, _, share = text.partition("=")
+    return name, float(share)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,132 @@
+"""Answer requests about the simulator itself, so that a test can steer and count one in another process.
+
+================================= ===================================================================================
+``GET  /__simulator__/counts``    posts, gets, texts and texts doubled, as numbers
+``GET  /__simulator__/state``     the same, every request, every text, and how many texts each message became
+``POST /__simulator__/script``    ``{"faults": ["hang", {"kind": "delayed", "delay_s": 1}]}``; also ``to``, ``on``
+``POST /__simulator__/always``    ``{"fault": "unavailable"}`` or ``{"fault": null}``; also ``to``, ``on``
+``POST /__simulator__/outage``    ``{"duration_s": 2}``: the port refuses for two seconds
+``POST /__simulator__/reset``     forget requests, texts and scripts
+================================= ===================================================================================
+
+Bodies are JSON. These requests need no credentials and are not counted.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from smsretry.testing.simulator.faults import fault_from_dict, fault_to_dict
+from smsretry.testing.simulator.http1 import Answer, Delivery, RequestLine, Whole, delivery_of
+from smsretry.testing.simulator.plan import NORMAL, Call
+
+if TYPE_CHECKING:
+    from smsretry.testing.simulator.ledger import Request, Text
+    from smsretry.testing.simulator.server import Finish
+    from smsretry.testing.simulator.simulator import TwilioSimulator
+
+PREFIX: Final = "/__simulator__/"
+
+
+class Control:
+    """Translate control requests into calls of one simulator."""
+
+    def __init__(self, simulator: TwilioSimulator) -> None:
+        self._simulator = simulator
+
+    def begin(self, line: RequestLine) -> Finish:
+        """Return what answers the control request that begins with ``line``."""
+        return partial(self._finish, f"{line.method} {line.target.removeprefix(PREFIX)}")
+
+    def _finish(self, wish: str, whole: Whole) -> Delivery:
+        try:
+            status, data = 200, self._done(wish, _json_object(whole.body))
+        except LookupError as error:
+            status, data = 404, {"error": str(error.args[0])}
+        except (ValueError, TypeError) as error:
+            status, data = 400, {"error": str(error)}
+        return delivery_of(Answer(status=status, body=json.dumps(data).encode()), NORMAL)
+
+    def _done(self, wish: str, data: Mapping[str, Any]) -> dict[str, Any]:
+        match wish:
+            case "GET counts":
+                return counts(self._simulator)
+            case "GET state":
+                return state(self._simulator)
+            case "POST script":
+                faults = [fault_from_dict(each) for each in data.get("faults", ())]
+                self._simulator.script(*faults, to=data.get("to"), on=_call(data))
+            case "POST always":
+                fault = data.get("fault")
+                self._simulator.always(fault and fault_from_dict(fault), to=data.get("to"), on=_call(data))
+            case "POST outage":
+                self._simulator.outage(float(data.get("duration_s", 0)))
+            case "POST reset":
+                self._simulator.reset()
+            case _:
+                raise LookupError(f"There is no {wish!r}. Ask for counts, state, script, always, outage or reset.")
+        return counts(self._simulator)
+
+
+def counts(simulator: TwilioSimulator) -> dict[str, Any]:
+    """Return the figures of ``simulator`` as a JSON object."""
+    return {
+        "posts": simulator.posts,
+        "gets": simulator.gets,
+        "texts": simulator.text_count,
+        "texts_doubled": simulator.texts_doubled,
+        "unplayed": simulator.unplayed,
+    }
+
+
+def state(simulator: TwilioSimulator) -> dict[str, Any]:
+    """Return all that ``simulator`` knows as a JSON object: with its figures, every request, text and message.
+
+    Numbers and texts are in it, unmasked: what a test compares with what it sent.
+    """
+    messages = [{"to": to, "body": body, "texts": texts} for (to, body), texts in simulator.count_by_message().items()]
+    return counts(simulator) | {
+        "requests": [_request_json(request) for request in simulator.requests],
+        "taken": [_text_json(text) for text in simulator.texts],
+        "messages": messages,
+    }
+
+
+def _request_json(request: Request) -> dict[str, Any]:
+    return {
+        "method": request.method,
+        "target": request.target,
+        "form": request.form,
+        "complete": request.complete,
+        "fault": request.fault and fault_to_dict(request.fault),
+        "at": request.at.isoformat(),
+        "at_s": request.at_s,
+    }
+
+
+def _text_json(text: Text) -> dict[str, Any]:
+    return {
+        "sid": text.sid,
+        "to": text.to,
+        "body": text.body,
+        "sender": text.sender,
+        "messaging_service_sid": text.messaging_service_sid,
+        "media_urls": list(text.media_urls),
+        "params": dict(text.params),
+        "at": text.at.isoformat(),
+        "at_s": text.at_s,
+    }
+
+
+def _json_object(body: bytes) -> Mapping[str, Any]:
+    data = json.loads(body) if body else {}
+    if not isinstance(data, dict):
+        raise TypeError(f"The body must be a JSON object, got {type(data).__name__}.")
+    return data
+
+
+def _call(data: Mapping[str, Any]) -> Call:
+    return Call(data.get("on", Call.CREATE))

@@ -1,0 +1,213 @@
+"""Put desk, control and server together as `TwilioSimulator`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from types import MappingProxyType, TracebackType
+from typing import TYPE_CHECKING, Final, Self
+
+from smsretry.testing.simulator.control import PREFIX, Control
+from smsretry.testing.simulator.desk import Account, Desk
+from smsretry.testing.simulator.faults import Fault
+from smsretry.testing.simulator.plan import Call, FaultPlan, checked_rates
+from smsretry.testing.simulator.server import Finish, Server
+
+if TYPE_CHECKING:
+    from smsretry.testing.simulator.http1 import RequestLine
+    from smsretry.testing.simulator.ledger import Request, Text
+
+ACCOUNT_SID: Final = "AC" + "5" * 32
+AUTH_TOKEN: Final = "simulated-auth-token"  # noqa: S105
+API_KEY: Final = "SK" + "5" * 32
+API_SECRET: Final = "simulated-api-secret"  # noqa: S105
+_NO_RATES: Final[Mapping[str | Fault, float]] = MappingProxyType({})
+
+
+class TwilioSimulator:
+    """Stand in for Twilio's Messages API on a loopback port, and fail as you say.
+
+    >>> with TwilioSimulator() as simulator:
+    ...     simulator.script(RateLimited(), Reset(taken=True))
+    ...     client = Client(simulator.account_sid, simulator.auth_token)
+    ...     client.api.base_url = simulator.url
+
+    It counts requests at its own socket and keeps every text that it took, so that a test can say how often a message
+    was posted and how many texts it became. Constructing it opens nothing; entering it takes the port and a thread, and
+    leaving it ends both. What it counted can still be read afterwards. All members may be used from any thread.
+
+    ``rates`` and ``look_up_rates`` give faults, or names of `FAULTS`, their share of the creates and of the look-ups,
+    0 to 1. Which request meets which follows from ``seed``, from its recipient, text and sender, and from how many like
+    it came before, never from the order of arrival. ``latency_s`` comes before every answer. Look-ups see a text
+    ``list_lag_s`` seconds after it was taken, show it as sent after ``sent_after_s``, with ``body_prefix`` before its
+    words, and are refused under ``test_credentials``. ``port`` 0 takes a free one.
+
+    Raises ValueError for a ``host`` that is not loopback, and for rates that do not add up.
+    """
+
+    def __init__(
+        self,
+        *,
+        account_sid: str = ACCOUNT_SID,
+        auth_token: str = AUTH_TOKEN,
+        api_key: str = API_KEY,
+        api_secret: str = API_SECRET,
+        seed: int = 0,
+        rates: Mapping[str | Fault, float] = _NO_RATES,
+        look_up_rates: Mapping[str | Fault, float] = _NO_RATES,
+        latency_s: float = 0.0,
+        list_lag_s: float = 0.0,
+        sent_after_s: float = 0.0,
+        body_prefix: str = "",
+        test_credentials: bool = False,
+        host: str = "127.0.0.1",
+        port: int = 0,
+    ) -> None:
+        self._account = Account(
+            account_sid=account_sid,
+            auth_token=auth_token,
+            api_key=api_key,
+            api_secret=api_secret,
+            test_credentials=test_credentials,
+            list_lag_s=list_lag_s,
+            sent_after_s=sent_after_s,
+            body_prefix=body_prefix,
+        )
+        self._seed = seed
+        self._rates = {Call.CREATE: checked_rates(rates), Call.LOOK_UP: checked_rates(look_up_rates)}
+        self._latency_s = latency_s
+        self._server = Server(self._begin, host=host, port=port)
+        self._control = Control(self)
+        self._desk = self._new_desk()
+
+    def __repr__(self) -> str:
+        return f"TwilioSimulator(posts={self.posts}, gets={self.gets}, texts={self.text_count})"
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Take the port and serve; raise OSError where the port is not free."""
+        self._server.start()
+
+    def close(self) -> None:
+        """Stop serving and reset what is open; texts still to be taken late are not taken. Safe to call twice."""
+        self._server.close()
+
+    @property
+    def url(self) -> str:
+        """Return the base URL, ``http://127.0.0.1:PORT``, the same through `down` and `up`."""
+        return self._server.url
+
+    @property
+    def account_sid(self) -> str:
+        """Return the account's SID."""
+        return self._account.account_sid
+
+    @property
+    def auth_token(self) -> str:
+        """Return the account's token."""
+        return self._account.auth_token
+
+    @property
+    def api_key(self) -> str:
+        """Return the SID of the account's API key."""
+        return self._account.api_key
+
+    @property
+    def api_secret(self) -> str:
+        """Return the secret of the account's API key."""
+        return self._account.api_secret
+
+    def script(self, *faults: Fault, to: str | None = None, on: Call = Call.CREATE) -> None:
+        """Let the next requests meet ``faults``, one each in this order, and the usual service after them.
+
+        With ``to`` they are for creates (or lists) of this number alone, and go before those for everyone. A request
+        with wrong credentials or to an unknown path meets none and uses up none.
+        """
+        self._plan(on).script(faults, to=to)
+
+    def always(self, fault: Fault | None, *, to: str | None = None, on: Call = Call.CREATE) -> None:
+        """Let every request that meets no script meet ``fault``, until told otherwise; None ends it."""
+        self._plan(on).always(fault, to=to)
+
+    @property
+    def unplayed(self) -> int:
+        """Count the scripted faults that no request has met yet."""
+        return self._desk.creates.unplayed + self._desk.look_ups.unplayed
+
+    @property
+    def posts(self) -> int:
+        """Count the POSTs whose first line came to the socket, whatever became of them."""
+        return self._desk.ledger.requests_by("POST")
+
+    @property
+    def gets(self) -> int:
+        """Count the GETs whose first line came to the socket: fetches and lists."""
+        return self._desk.ledger.requests_by("GET")
+
+    @property
+    def requests(self) -> list[Request]:
+        """Return every request in the order of arrival."""
+        return self._desk.ledger.requests
+
+    @property
+    def texts(self) -> list[Text]:
+        """Return every text that was taken, in that order."""
+        return self._desk.ledger.texts
+
+    @property
+    def text_count(self) -> int:
+        """Count the texts that were taken."""
+        return self._desk.ledger.text_count
+
+    @property
+    def texts_doubled(self) -> int:
+        """Count the texts that repeat an earlier one: the same number and the same words."""
+        return self.text_count - len(self.count_by_message())
+
+    def texts_to(self, number: str) -> list[Text]:
+        """Return the texts that ``number`` (E.164) would have received, in the order in which they were taken."""
+        return self._desk.ledger.texts_to(number)
+
+    def count_by_message(self) -> Counter[tuple[str, str]]:
+        """Count the texts of each message, under its number and its words."""
+        return Counter((text.to, text.body) for text in self.texts)
+
+    def wait_for(self, condition: Callable[[], bool], *, timeout_s: float = 10.0) -> bool:
+        """Wait until ``condition()`` holds, asked again at every request and text; return whether it does."""
+        return self._desk.ledger.wait_for(condition, timeout_s=timeout_s)
+
+    def down(self) -> None:
+        """Refuse connections from now on, and reset those that are open; the port stays ours."""
+        self._server.down()
+
+    def up(self) -> None:
+        """Take connections again, on the same port."""
+        self._server.up()
+
+    def outage(self, duration_s: float) -> None:
+        """Go `down` now and `up` again after ``duration_s`` seconds, without waiting for it."""
+        self._server.outage(duration_s)
+
+    def reset(self) -> None:
+        """Forget requests, texts, scripts and standing faults; chance begins anew, from the same seed."""
+        self._desk = self._new_desk()
+
+    def _new_desk(self) -> Desk:
+        creates, look_ups = (FaultPlan(seed=self._seed, rates=self._rates[call]) for call in Call)
+        return Desk(
+            self._account, creates=creates, look_ups=look_ups, latency_s=self._latency_s, later=self._server.later
+        )
+
+    def _plan(self, on: Call) -> FaultPlan:
+        return self._desk.creates if on is Call.CREATE else self._desk.look_ups
+
+    def _begin(self, line: RequestLine) -> Finish:
+        return self._control.begin(line) if line.target.startswith(PREFIX) else self._desk.begin(line)
