@@ -7,6 +7,7 @@ MAKEFLAGS += --no-builtin-rules
 
 VENV := .venv
 BIN := $(VENV)/bin
+VERSIONS := 3.11 3.12 3.13
 INSTALLED := $(VENV)/.installed
 PROJECT := .[all]
 GROUPS := --group test --group lint --group docs --group bench
@@ -49,6 +50,20 @@ demo: $(INSTALLED) ## watch a campaign go through a real worker to a simulator t
 
 test: $(INSTALLED) ## run the tests; core/ must be covered to the last branch
 	$(PYTEST) $(CORE_COVERAGE)
+
+# uv finds what is on the PATH and what it installed itself; pyenv keeps others beside its shims.
+test-all: $(BIN)/uv ## run the tests on every interpreter that is found here
+	@summary=""; failed=0; \
+	for version in $(VERSIONS); do \
+		python=$$($(BIN)/uv python find --system --no-python-downloads "$$version" 2>/dev/null) || \
+			python=$$(compgen -G "$${PYENV_ROOT:-$$HOME/.pyenv}/versions/$$version.*/bin/python" | tail -n 1) || \
+			{ summary="$$summary\nPython $$version: not found here"; continue; }; \
+		echo "== Python $$version: $$python"; \
+		if $(MAKE) --no-print-directory test VENV=".venv-$$version" PYTHON="$$python"; \
+			then summary="$$summary\nPython $$version: passed"; \
+			else summary="$$summary\nPython $$version: FAILED"; failed=1; fi; \
+	done; \
+	echo -e "$$summary"; exit $$failed
 
 check: lint types docs ## lint, format, types and docs, all strict
 

@@ -39,7 +39,7 @@ class Block:
 
 
 def pages() -> list[Path]:
-    docs = [path for path in (ROOT / "docs").rglob("*.md") if "_build" not in path.parts]
+    docs = [path for path in (ROOT / "docs").rglob("*.md") if not {"_build", "api"} & set(path.parts)]
     return [path for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(docs)] if path.exists()]
 
 
