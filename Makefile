@@ -20,9 +20,16 @@ PYTHON ?= $(shell for name in $(CANDIDATES); do \
 	if $$name -c '$(USABLE)' >/dev/null 2>&1; then command -v $$name; break; fi; done)
 
 PYTEST := $(BIN)/python -m pytest
-CORE_COVERAGE := --cov=smsretry.core --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=100
+CORE_COVERAGE := --cov=src/smsretry/core --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=100
 TYPED := src $(wildcard tests/typing)
 LINTED := src tests $(wildcard examples benchmarks docs/conf.py)
+
+# uv and node bring certificates of their own; a machine behind a company's proxy has one more.
+CERTIFICATES := $(firstword $(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt))
+ifneq ($(CERTIFICATES),)
+$(INSTALLED): export SSL_CERT_FILE ?= $(CERTIFICATES)
+types: export NODE_EXTRA_CA_CERTS ?= $(CERTIFICATES)
+endif
 
 .PHONY: help setup demo test test-all check lint types docs bench clean
 

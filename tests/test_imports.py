@@ -48,7 +48,7 @@ THIRD_PARTY = {
     "smsretry.adapters.celery": frozenset({"celery", "kombu", "billiard", "vine", "typing_extensions"}),
     "smsretry.store": frozenset({"sqlalchemy", "typing_extensions"}),
     "smsretry.cli": frozenset({"click", "rich", "celery", "kombu", "sqlalchemy", "typing_extensions"}),
-    "smsretry.testing.plugin": frozenset({"pytest", "typing_extensions"}),
+    "smsretry.testing.pytest_plugin": frozenset({"pytest", "typing_extensions"}),
 }
 # The core is handed clocks, chance and identities as values; it fetches none of them itself.
 EFFECTS = frozenset(
@@ -231,7 +231,7 @@ def test_an_import_that_points_the_wrong_way_is_caught(module: str, source: str)
             "smsretry.adapters.celery.task",
             "from smsretry.adapters.celery.delays import hops\nfrom smsretry import Message",
         ),
-        ("smsretry.testing.plugin", "import pytest"),
+        ("smsretry.testing.pytest_plugin", "import pytest"),
         ("smsretry.cli.demo", "import click\nfrom smsretry.testing import TwilioSimulator"),
     ],
 )
