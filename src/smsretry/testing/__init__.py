@@ -5,5 +5,6 @@ Importing it needs neither pytest nor any provider's client. For the fixture of 
 """
 
 from smsretry.testing.fakes import FakeClock, RecordingSink, ScriptedSender
+from smsretry.testing.simulator import TwilioSimulator
 
-__all__ = ["FakeClock", "RecordingSink", "ScriptedSender"]
+__all__ = ["FakeClock", "RecordingSink", "ScriptedSender", "TwilioSimulator"]
