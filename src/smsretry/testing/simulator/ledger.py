@@ -108,6 +108,7 @@ class Ledger:
         """Record which fault the request at ``place`` was answered with."""
         with self._changed:
             self._requests[place] = replace(self._requests[place], fault=fault)
+            self._changed.notify_all()
 
     def take(self, params: Params) -> Text:
         """Record a text as taken now, under a new SID."""

@@ -37,6 +37,8 @@ _TIME_TO_READ_S: Final = 0.05
 class Server:
     """Hold one loopback port from `start` to `close`; `down` refuses connections on it, `up` takes them again."""
 
+    _gate: asyncio.Lock
+
     def __init__(self, begin: Begin, *, host: str, port: int) -> None:
         self._begin = begin
         self._host = checked_host(host)
@@ -60,6 +62,7 @@ class Server:
         if self._loop is not None:
             raise RuntimeError("The simulator runs already. Close it first, or use a second one.")
         self._take_port()
+        self._gate = asyncio.Lock()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="twilio-simulator", daemon=True)
         self._thread.start()
@@ -107,7 +110,8 @@ class Server:
             self._port = self._reserve.getsockname()[1]
 
     def _run(self, step: Callable[[], Coroutine[None, None, None]]) -> None:
-        asyncio.run_coroutine_threadsafe(step(), self._running_loop()).result(_PATIENCE_S)
+        loop = self._running_loop()
+        asyncio.run_coroutine_threadsafe(step(), loop).result(_PATIENCE_S)
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
@@ -115,20 +119,24 @@ class Server:
         return self._loop
 
     async def _listen(self) -> None:
-        if self._listener is None:
-            listening = _bound(self._host, self._port)
-            self._port = listening.getsockname()[1]
-            loop = asyncio.get_running_loop()
-            self._listener = await loop.create_server(self._connection, sock=listening, backlog=_BACKLOG)
+        async with self._gate:
+            if self._listener is None:
+                listening = _bound(self._host, self._port)
+                self._port = listening.getsockname()[1]
+                loop = asyncio.get_running_loop()
+                self._listener = await loop.create_server(self._connection, sock=listening, backlog=_BACKLOG)
 
     async def _refuse(self) -> None:
-        if self._listener is not None:
-            self._listener.close()
-            self._listener = None
-        await _turns(3)  # a connection accepted in this very turn reaches its protocol two turns later
-        for connection in tuple(self._connections):
-            connection.reset()
-        await _turns(1)  # in which the sockets are closed
+        async with self._gate:
+            if self._listener is not None:
+                asyncio.get_running_loop().remove_reader(self._listener.sockets[0])
+                # What was accepted in this turn reaches its protocol two turns later, and leaks if we close before.
+                await _turns(3)
+                self._listener.close()
+                self._listener = None
+            for connection in tuple(self._connections):
+                connection.reset()
+            await _turns(1)  # in which the sockets are closed
 
     def _begin_outage(self, duration_s: float) -> None:
         task = asyncio.get_running_loop().create_task(self._pause(duration_s))
