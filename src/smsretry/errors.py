@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from smsretry.core.failure import Failure
-    from smsretry.core.outcome import GiveUpReason
+    from smsretry.core.outcome import GaveUp, GiveUpReason
 
 
 class SMSRetryError(Exception):
@@ -97,6 +97,14 @@ class SendFailed(NotAccepted):
 
 class SendUnknown(NotAccepted):
     """Say that nobody can tell whether the provider took the message: do not resend it blindly."""
+
+
+def not_accepted(message_id: str, ended: GaveUp) -> NotAccepted:
+    """Return the exception that says how message ``message_id`` ended."""
+    from smsretry.core.outcome import GiveUpReason  # core imports errors
+
+    kind = SendUnknown if ended.reason is GiveUpReason.OUTCOME_UNKNOWN else SendFailed
+    return kind(message_id, ended.reason.value, ended.attempts, ended.failure.to_dict())
 
 
 def _described(failure: dict[str, Any]) -> str:

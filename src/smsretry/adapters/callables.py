@@ -14,10 +14,10 @@ from typing import Any, ParamSpec, TypeVar, assert_never, cast
 from smsretry.core.classify import classify_error
 from smsretry.core.failure import Failure
 from smsretry.core.message import Message, Receipt
-from smsretry.core.outcome import Accepted, AttemptState, Deferred, GaveUp, GiveUpReason, RetryAfter
+from smsretry.core.outcome import Accepted, AttemptState, Deferred, GaveUp, RetryAfter
 from smsretry.core.policy import RetryPolicy
 from smsretry.dispatcher import Dispatcher
-from smsretry.errors import NotAccepted, ProviderError, SendFailed, SendUnknown
+from smsretry.errors import ProviderError, not_accepted
 from smsretry.ports import AnalyticsSink, Classifier
 
 P = ParamSpec("P")
@@ -47,12 +47,6 @@ def send_with_retry(
                 raise not_accepted(str(message.id), outcome) from outcome.cause
             case _ as unreachable:
                 assert_never(unreachable)
-
-
-def not_accepted(message_id: str, ended: GaveUp) -> NotAccepted:
-    """Return the exception that says how message ``message_id`` ended."""
-    kind = SendUnknown if ended.reason is GiveUpReason.OUTCOME_UNKNOWN else SendFailed
-    return kind(message_id, ended.reason.value, ended.attempts, ended.failure.to_dict())
 
 
 def retrying(
