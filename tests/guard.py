@@ -10,20 +10,30 @@ import shutil
 import subprocess
 import sys
 import threading
+from typing import BinaryIO
 
 STOP_PATIENCE_S = 10.0
 
 
 def main(folder: str, stop_signal: str, user: str, *command: str) -> int:
     """Start the command, say its pid, wait until it ends or our owner does."""
-    account = {"user": user, "group": user_group(user), "extra_groups": []} if user else {}
     with open(f"{folder}/server.log", "wb") as log:  # noqa: PTH123 - pathlib would double the start time
-        server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **account)
+        server = started(command, log, user)
     print(server.pid, flush=True)
     threading.Thread(target=stop_after_owner, args=(server, int(stop_signal)), daemon=True).start()
     code = server.wait()
     shutil.rmtree(folder, ignore_errors=True)
     return code
+
+
+def started(command: tuple[str, ...], log: BinaryIO, user: str) -> subprocess.Popen[bytes]:
+    """Start the command, as another account where one is named."""
+    if not user:
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    group = user_group(user)
+    return subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, user=user, group=group, extra_groups=[]
+    )
 
 
 def user_group(user: str) -> int:

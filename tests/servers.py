@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,7 +92,7 @@ def for_sqlalchemy(url: str) -> str:
 
 
 @contextlib.contextmanager
-def running_redis() -> Iterator[Server]:
+def running_redis() -> Generator[Server, None, None]:
     """Run a Redis until the block ends."""
     binary = redis_binary()
     with own_folder("redis") as folder:
@@ -106,7 +106,7 @@ def running_redis() -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def running_postgres() -> Iterator[Server]:
+def running_postgres() -> Generator[Server, None, None]:
     """Run a PostgreSQL with one empty database until the block ends; durability is off, it is a test."""
     with own_folder("postgres") as folder:
         user = unprivileged_user()
@@ -209,7 +209,7 @@ def initialise(binaries: Path, data: Path, user: str) -> None:
 
 
 @contextlib.contextmanager
-def own_folder(kind: str) -> Iterator[Path]:
+def own_folder(kind: str) -> Generator[Path, None, None]:
     """Make a folder for one server; pytest's own are closed to other accounts."""
     folder = Path(tempfile.mkdtemp(prefix=f"smsretry-{kind}-"))
     try:
@@ -225,7 +225,7 @@ def guarded(
     folder: Path,
     stop_signal: signal.Signals,
     user: str = "",
-) -> Iterator[tuple[int, int]]:
+) -> Generator[tuple[int, int], None, None]:
     """Run a server under its guard and yield its port and pid once it answers."""
     port = free_port()
     guard = subprocess.Popen(

@@ -83,7 +83,8 @@ def program_of(page: str) -> str:
 
 def commands_of(block: Block) -> Iterator[tuple[str, list[str]]]:
     """Pair each `$ command` of a console block with the output shown under it."""
-    command, output = "", []
+    command = ""
+    output: list[str] = []
     for line in block.text.splitlines():
         if line.startswith("$ "):
             if command:
