@@ -69,7 +69,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _rate(text: str) -> tuple[str, float]:
     name, _, share = text.partition("=")
-    return name, float(share)
+    try:
+        return name, float(share)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"a share must look like rate_limited=0.1, got {text!r}") from None
 
 
 if __name__ == "__main__":

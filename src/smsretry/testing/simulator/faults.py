@@ -179,8 +179,8 @@ class Slow:
 class Cut:
     """Take the text, send the usual answer up to the middle of ``part``, and close the connection.
 
-    Cut in the status line it ends after the status code (``HTTP/1.1 201``), which some clients read as a whole answer
-    with an empty body.
+    Cut in the status line it ends after the status code (``HTTP/1.1 201``), cut in the headers within the first one;
+    some clients read either as a whole answer with an empty body.
     """
 
     part: Part = Part.BODY

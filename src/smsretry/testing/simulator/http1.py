@@ -235,7 +235,7 @@ def _first_part(answer: Answer, part: Part) -> bytes:
         case Part.STATUS_LINE:
             return head[:_STATUS_LINE_BYTES]
         case Part.HEADERS:
-            return head[: (head.index(b"\r\n") + len(head)) // 2]
+            return head[: head.index(b"\r\n") + len(b"\r\nContent-")]
         case Part.BODY:
             return head + answer.body[: len(answer.body) // 2]
         case _:
