@@ -1,0 +1,300 @@
+"""The way to the database: an engine per process, the transaction that each kind of database needs, the tables made.
+
+SQLite writes under ``BEGIN IMMEDIATE``: a transaction that reads first and writes later fails as "locked" as soon as
+two processes do it. PostgreSQL runs in READ COMMITTED, where a row that was waited for is read as it now is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Protocol, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy import event, exc
+from sqlalchemy.dialects import postgresql, sqlite
+
+from smsretry.errors import ConfigurationError
+from smsretry.store.schema import SCHEMA_VERSION, Schema
+
+T = TypeVar("T")
+
+_ISOLATION: Final = {"sqlite": "AUTOCOMMIT", "postgresql": "READ COMMITTED"}
+"""AUTOCOMMIT keeps the driver from beginning transactions by itself: we say BEGIN IMMEDIATE."""
+_PASSING: Final = frozenset({"40001", "40P01"})
+"""SQLSTATEs of PostgreSQL that ask for the transaction again: serialization failure, deadlock."""
+_MOST_TRIES: Final = 3
+_PAUSE_S: Final = 0.02
+
+
+class _Insert(Protocol):
+    """Be the insert of a dialect that knows ON CONFLICT."""
+
+    def __call__(self, table: sa.Table, /) -> postgresql.Insert | sqlite.Insert: ...
+
+
+@dataclass(slots=True)
+class _Opened:
+    """Hold the engine of one process, and whether the tables are known to be there."""
+
+    engine: sa.Engine
+    ready: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class Database:
+    """Run work in transactions on the database of ``url``, or on an engine of the application as it is.
+
+    It opens nothing until it is used; a forked process opens its own connections. Raises `ConfigurationError` for a URL
+    that is none, a database other than SQLite and PostgreSQL, and a driver that is not installed.
+    """
+
+    def __init__(self, url: str | sa.URL | sa.Engine, schema: Schema, *, busy_timeout_s: float) -> None:
+        self._schema = schema
+        self._busy_timeout_s = busy_timeout_s
+        self._lent = url if isinstance(url, sa.Engine) else None
+        self._url = url.url if isinstance(url, sa.Engine) else checked_url(url)
+        engine = self._engine_here()
+        _check_dialect(engine.dialect)
+        self.kind = engine.dialect.name
+        self.insert: _Insert = sqlite.insert if self.kind == "sqlite" else postgresql.insert
+        self._by_pid = {os.getpid(): _Opened(engine)}
+
+    @property
+    def name(self) -> str:
+        """Return the URL without its password."""
+        return self._url.render_as_string(hide_password=True)
+
+    def write(self, work: Callable[[sa.Connection], T]) -> T:
+        """Run ``work`` in one transaction that may write, and commit.
+
+        It is run again where the database or the connection to it asks for that, so it must come out the same when a
+        commit whose answer was lost has already done it.
+        """
+        for _ in range(_MOST_TRIES - 1):
+            with contextlib.suppress(_Again):
+                return self._write_once(work)
+        try:
+            return self._write_once(work)
+        except _Again as again:
+            raise again.error from None
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """Lend a connection on which everything that is read belongs together."""
+        with self._ready_engine().connect() as connection:
+            if self.kind == "postgresql":
+                connection.execution_options(isolation_level="REPEATABLE READ")
+            with connection.begin():
+                if self.kind == "sqlite" and not _has_begun(connection):
+                    connection.exec_driver_sql("BEGIN")
+                yield connection
+
+    def prepare(self) -> None:
+        """Make the tables where they are missing; raise `ConfigurationError` where they are of another version."""
+        self._ready_engine()
+
+    def close(self) -> None:
+        """Close the connections of this process; an engine of the application stays as it is."""
+        if self._lent is None:
+            self._here().engine.dispose()
+
+    def _write_once(self, work: Callable[[sa.Connection], T]) -> T:
+        try:
+            with self._ready_engine().begin() as connection:
+                if self.kind == "sqlite":
+                    begin_immediate(connection)
+                return work(connection)
+        except exc.DBAPIError as error:
+            if passes(error):
+                raise _Again(error) from error
+            raise
+
+    def _ready_engine(self) -> sa.Engine:
+        opened = self._here()
+        if not opened.ready:
+            with opened.lock:
+                if not opened.ready:
+                    self._make_ready(opened.engine)
+                    opened.ready = True
+        return opened.engine
+
+    def _make_ready(self, engine: sa.Engine) -> None:
+        if self._lent is None and self.kind == "sqlite" and not is_memory(self._url):
+            _check_folder(self._url)
+            use_wal(engine, patience_s=self._busy_timeout_s)
+        with engine.connect() as connection:
+            version = version_in(connection, self._schema)
+        if version is None:
+            version = make_tables(engine, self._schema, self.insert)
+        _check_version(version, self._schema, self.name)
+
+    def _here(self) -> _Opened:
+        pid = os.getpid()
+        opened = self._by_pid.get(pid)
+        return self._by_pid.setdefault(pid, self._reopened()) if opened is None else opened
+
+    def _reopened(self) -> _Opened:
+        """Open anew after a fork: two processes on one connection would read each other's answers."""
+        if self.kind == "sqlite" and is_memory(self._url):
+            msg = "A SQLite database in memory lives in one process, and this one was forked. Use a file: sqlite:///sms.db"
+            raise ConfigurationError(msg)
+        if self._lent is not None:
+            self._lent.dispose(close=False)
+        return _Opened(self._engine_here())
+
+    def _engine_here(self) -> sa.Engine:
+        if self._lent is None:
+            return built_engine(self._url, busy_timeout_s=self._busy_timeout_s)
+        isolation = _ISOLATION.get(self._lent.dialect.name)
+        return self._lent if isolation is None else self._lent.execution_options(isolation_level=isolation)
+
+
+class _Again(Exception):
+    """Ask for the transaction to be run again, because of ``error``."""
+
+    def __init__(self, error: exc.DBAPIError) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+def checked_url(url: str | sa.URL) -> sa.URL:
+    """Return ``url`` with the driver of PostgreSQL that our extra installs, where it names none."""
+    if not isinstance(url, (str, sa.URL)):
+        msg = f"url must be a str or a SQLAlchemy Engine, got {type(url).__name__}. Use 'sqlite:///sms.db'."
+        raise ConfigurationError(msg)
+    try:
+        made = sa.make_url(url)
+    except exc.ArgumentError:
+        msg = (
+            "url is no database URL (it is not repeated here, since it may hold a password). "
+            "Use 'sqlite:///sms.db' or 'postgresql+psycopg://user:password@host/database'."
+        )
+        raise ConfigurationError(msg) from None
+    return made.set(drivername="postgresql+psycopg") if made.drivername in {"postgres", "postgresql"} else made
+
+
+def built_engine(url: sa.URL, *, busy_timeout_s: float) -> sa.Engine:
+    """Return an engine that opens nothing yet and keeps parameters out of its errors."""
+    backend = url.get_backend_name()
+    options: dict[str, Any] = {"hide_parameters": True}
+    if backend in _ISOLATION:
+        options["isolation_level"] = _ISOLATION[backend]
+    if backend == "sqlite":
+        options["connect_args"] = {"timeout": busy_timeout_s, "check_same_thread": False}
+    if backend == "sqlite" and is_memory(url):  # one connection is the database: threads take turns
+        options |= {"poolclass": sa.QueuePool, "pool_size": 1, "max_overflow": 0, "pool_timeout": busy_timeout_s}
+    try:
+        engine = sa.create_engine(url, **options)
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(_missing_driver(backend, error)) from error
+    except (exc.ArgumentError, TypeError) as error:
+        msg = f"No such database: {url.drivername!r}. Use 'sqlite:///sms.db' or 'postgresql+psycopg://…'."
+        raise ConfigurationError(msg) from error
+    if backend == "sqlite":
+        event.listen(engine, "connect", _make_durable)
+    return engine
+
+
+def is_memory(url: sa.URL) -> bool:
+    """Say whether a SQLite URL names no file."""
+    database = url.database or ""
+    return database in {"", ":memory:"} or ":memory:" in database or url.query.get("mode") == "memory"
+
+
+def begin_immediate(connection: sa.Connection) -> None:
+    """Take the write lock of SQLite now, and wait for it, rather than fail in the middle."""
+    if _has_begun(connection):
+        connection.exec_driver_sql("COMMIT")  # an engine of the application that begins by itself: nothing is in it yet
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _has_begun(connection: sa.Connection) -> bool:
+    return bool(getattr(connection.connection.dbapi_connection, "in_transaction", False))
+
+
+def use_wal(engine: sa.Engine, *, patience_s: float) -> None:
+    """Let readers and a writer of a SQLite file work side by side; the file remembers it."""
+    deadline = time.monotonic() + patience_s
+    while not _switched_to_wal(engine, give_up=time.monotonic() > deadline):
+        time.sleep(_PAUSE_S)
+
+
+def _switched_to_wal(engine: sa.Engine, *, give_up: bool) -> bool:
+    try:
+        with engine.connect() as connection:
+            connection.exec_driver_sql("PRAGMA journal_mode=WAL").close()
+    except exc.OperationalError as error:
+        if give_up or "locked" not in str(error.orig):
+            raise
+        return False  # SQLite does not wait by itself where two processes switch at once
+    return True
+
+
+def version_in(connection: sa.Connection, schema: Schema) -> str | None:
+    """Return the version of the tables, or None where they are not (or not all) there."""
+    if not sa.inspect(connection).has_table(schema.meta.name):
+        return None
+    return connection.scalar(sa.select(schema.meta.c.value).where(schema.meta.c.name == "schema_version"))
+
+
+def make_tables(engine: sa.Engine, schema: Schema, insert: _Insert) -> str | None:
+    """Make what is missing, one process at a time, and return the version that is there then."""
+    mark = insert(schema.meta).values(name="schema_version", value=str(SCHEMA_VERSION))
+    with engine.begin() as connection:
+        if connection.dialect.name == "sqlite":
+            begin_immediate(connection)
+        else:
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_lock_key(schema))))
+        schema.metadata.create_all(connection, checkfirst=True)
+        connection.execute(mark.on_conflict_do_nothing(index_elements=["name"]))
+        return version_in(connection, schema)
+
+
+def passes(error: exc.DBAPIError) -> bool:
+    """Say whether the same transaction may well succeed at once: a lost connection, a deadlock."""
+    return error.connection_invalidated or getattr(error.orig, "sqlstate", None) in _PASSING
+
+
+def _lock_key(schema: Schema) -> int:
+    return zlib.crc32(f"smsretry schema {schema.prefix}".encode())
+
+
+def _make_durable(connection: Any, _: object) -> None:
+    connection.execute("PRAGMA synchronous=FULL").close()  # a claim that a power cut undoes would let a text go twice
+
+
+def _check_dialect(dialect: sa.Dialect) -> None:
+    if dialect.name not in _ISOLATION:
+        msg = f"SQLStore works on SQLite and PostgreSQL, got {dialect.name}. Use 'sqlite:///…' or 'postgresql+psycopg://…'."
+        raise ConfigurationError(msg)
+    if dialect.is_async:
+        msg = f"SQLStore needs a driver that is not async, got {dialect.driver}. Use 'sqlite:///…' or 'postgresql+psycopg://…'."
+        raise ConfigurationError(msg)
+
+
+def _check_folder(url: sa.URL) -> None:
+    folder = Path(url.database or "").parent
+    if not str(url.database).startswith("file:") and not folder.is_dir():
+        msg = f"The folder of the database does not exist: {folder}. Make it, or name another file."
+        raise ConfigurationError(msg)
+
+
+def _check_version(found: str | None, schema: Schema, name: str) -> None:
+    if found != str(SCHEMA_VERSION):
+        msg = (
+            f"The tables {schema.prefix}* in {name} have schema version {found} and this smsretry knows version "
+            f"{SCHEMA_VERSION}. Upgrade smsretry in this process, or use another table_prefix."
+        )
+        raise ConfigurationError(msg)
+
+
+def _missing_driver(backend: str, error: ModuleNotFoundError) -> str:
+    remedy = "pip install 'smsretry[postgresql]'" if backend == "postgresql" else f"pip install {error.name}"
+    return f"The driver of {backend} is not installed: {error.name}. Install it: {remedy}"

@@ -1,0 +1,168 @@
+"""The store that an application holds: an analytics sink, and the answers to what became of a campaign."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self, TextIO
+
+import sqlalchemy as sa
+
+from smsretry.core.events import Event
+from smsretry.core.message import LONGEST_ID, Message
+from smsretry.errors import InvalidMessage
+from smsretry.store import reading
+from smsretry.store.database import Database
+from smsretry.store.moves import fact_of, fact_of_skip
+from smsretry.store.records import AttemptRecord, CampaignSummary, MessageRecord, Purged, ReasonCount
+from smsretry.store.schema import Schema
+from smsretry.store.writing import Writer
+
+BUSY_TIMEOUT_S: Final = 30.0
+"""How long a writer waits for the others at a SQLite file, unless told otherwise."""
+
+
+class SQLStore:
+    """Keep each attempt as a row and count a campaign's messages, in the same transaction.
+
+    ``url`` is ``"sqlite:///sms.db"``, ``"postgresql+psycopg://user:password@host/database"`` or an Engine of the
+    application's own, which is used as it is: only the isolation of the transactions made here is set. An event that
+    comes again (by its ``event_id``), late or out of order counts once, under any number of workers.
+
+    Constructing it opens nothing; the tables, whose names begin with ``table_prefix``, are made at first use. One store
+    may serve every thread and forked process. Alembic finds the tables in ``metadata``.
+
+    A SQLite file is opened with WAL, ``synchronous=FULL`` (a commit survives a power cut) and a wait of
+    ``busy_timeout_s`` seconds for other writers; it belongs on a disk of this machine and not on a network file system.
+    ``"sqlite://"`` keeps everything in memory, for tests in one process.
+
+    Raises `smsretry.ConfigurationError` for a URL, prefix, driver or version of the tables that it cannot work with. No
+    number and no text is stored, nor shown by an error.
+    """
+
+    def __init__(
+        self,
+        url: str | sa.URL | sa.Engine,
+        *,
+        table_prefix: str = "smsretry_",
+        busy_timeout_s: float = BUSY_TIMEOUT_S,
+    ) -> None:
+        self._schema = Schema.named(table_prefix)
+        self._database = Database(url, self._schema, busy_timeout_s=busy_timeout_s)
+        self._writer = Writer(self._schema, self._database)
+
+    def __repr__(self) -> str:
+        return f"SQLStore({self._database.name!r}, table_prefix={self._schema.prefix!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def metadata(self) -> sa.MetaData:
+        """Return the tables of this store, for Alembic's ``target_metadata``."""
+        return self._schema.metadata
+
+    def create_tables(self) -> None:
+        """Make the tables where they are missing; the first use does it by itself.
+
+        Raise `smsretry.ConfigurationError` where they belong to another version of smsretry.
+        """
+        self._database.prepare()
+
+    def close(self) -> None:
+        """Close the connections of this process; the next use opens new ones. An engine handed in stays open."""
+        self._database.close()
+
+    def record(self, event: Event, /) -> None:
+        """Store ``event``, and count it unless it was counted before."""
+        fact = fact_of(event)
+        self._database.write(lambda connection: self._writer.note(connection, fact))
+
+    def skipped(self, message: Message | str, reason: str, *, campaign: str | None = None) -> None:
+        """Count a message that the application leaves out itself, for ``reason``; once, however often it is said.
+
+        ``message`` is the message, or, where none can be built from a bad row, its id; ``campaign`` goes with an id.
+        ``reason`` is a word or two of the application's own, kept up to 64 characters. A message of which a send is
+        known is not skipped: that weighs more. Raises `smsretry.InvalidMessage` for a message without an id.
+        """
+        message_id, campaign = _skipped_row(message, campaign)
+
+        def note(connection: sa.Connection) -> None:
+            fact = fact_of_skip(message_id, campaign or "", reason, self._writer.now(connection))
+            self._writer.note(connection, fact)
+
+        self._database.write(note)
+
+    def campaign_summary(self, campaign: str | None) -> CampaignSummary:
+        """Return how many messages of ``campaign`` are in each state; None stands for messages without a campaign."""
+        with self._database.reading() as connection:
+            return reading.summary_of(connection, self._schema, campaign)
+
+    def failure_reasons(self, campaign: str | None) -> tuple[ReasonCount, ...]:
+        """Count the failed, expired and unknown messages of ``campaign`` by kind, code and reason, the most first."""
+        with self._database.reading() as connection:
+            return reading.failure_reasons_of(connection, self._schema, campaign)
+
+    def retry_reasons(self, campaign: str | None) -> tuple[ReasonCount, ...]:
+        """Count the retries of ``campaign`` by the kind and code of the failure that caused each, the most first."""
+        with self._database.reading() as connection:
+            return reading.retry_reasons_of(connection, self._schema, campaign)
+
+    def message(self, message_id: str) -> MessageRecord | None:
+        """Return where a message stands, or None where nothing is known of it."""
+        with self._database.reading() as connection:
+            return reading.message_of(connection, self._schema, message_id)
+
+    def history(self, message_id: str) -> tuple[AttemptRecord, ...]:
+        """Return everything that happened to a message, oldest first; empty where nothing is known of it."""
+        with self._database.reading() as connection:
+            return reading.history_of(connection, self._schema, message_id)
+
+    def export_csv(self, target: str | os.PathLike[str] | TextIO, campaign: str | None) -> int:
+        """Write one line per message of ``campaign``, ordered by id, and return how many there were.
+
+        ``target`` is a path, which is overwritten, or a text file opened with ``newline=""``. The columns are the
+        fields of `MessageRecord`; times are in ISO 8601, and what has no value is empty.
+        """
+        with self._database.reading() as connection:
+            messages = reading.messages_of(connection, self._schema, campaign)
+            if not isinstance(target, (str, os.PathLike)):
+                return reading.write_csv(target, messages)
+            with Path(target).open("w", encoding="utf-8", newline="") as file:
+                return reading.write_csv(file, messages)
+
+    def purge(self, older_than: timedelta) -> Purged:
+        """Remove the messages that ended and were not touched for ``older_than``, with their attempts.
+
+        The age is measured by the database's clock. The counters of their campaigns stay. An event of a removed message
+        that arrives after all counts anew, so keep messages for longer than the queue may deliver one again.
+        Raises ValueError for a negative age.
+        """
+        if not isinstance(older_than, timedelta) or older_than < timedelta():
+            msg = f"older_than must be a timedelta of 0 or more, got {older_than!r}. Use timedelta(days=90)."
+            raise ValueError(msg)
+        messages = attempts = 0
+        while (batch := self._database.write(lambda connection: self._writer.purge(connection, older_than))).messages:
+            messages += batch.messages
+            attempts += batch.attempts
+        return Purged(messages=messages, attempts=attempts)
+
+
+def _skipped_row(message: Message | str, campaign: str | None) -> tuple[str, str | None]:
+    if isinstance(message, Message):
+        message_id, campaign = message.id, message.campaign
+    else:
+        message_id = message
+    if not isinstance(message_id, str) or not 1 <= len(message_id) <= LONGEST_ID or not message_id.isprintable():
+        raise InvalidMessage(
+            f"A skipped message needs an id of 1 to {LONGEST_ID} printable characters. "
+            "Build it from what identifies it, such as f'{campaign}:{customer_id}', so that a re-run counts it once."
+        )
+    return message_id, campaign

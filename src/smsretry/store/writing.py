@@ -1,0 +1,178 @@
+"""Write one fact in one transaction: its row, the message that it moves, and the counters of that move.
+
+Rows are locked in one order, attempt, message, counters, and one transaction touches one row of each: nobody waits in a
+circle.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from smsretry.store.database import Database
+from smsretry.store.moves import (
+    COUNTERS,
+    DOUBLED,
+    AttemptOutcome,
+    Fact,
+    MessageState,
+    Standing,
+    changes,
+    first_standing,
+    moves,
+)
+from smsretry.store.records import Purged
+from smsretry.store.schema import LONGEST_EVENT_ID, DatabaseNow, Schema, shard_of
+
+_log: Final = logging.getLogger("smsretry.store")
+_COUNT_ROWS: Final = {"preserve_rowcount": True}
+_PURGE_BATCH: Final = 500
+
+
+class Writer:
+    """Hold the statements of one schema in the words of one database."""
+
+    def __init__(self, schema: Schema, database: Database) -> None:
+        messages, attempts = schema.messages, schema.attempts
+        self._messages = messages
+        self._attempts = attempts
+        self._add_attempt = database.insert(attempts).on_conflict_do_nothing(index_elements=["event_id"])
+        self._add_message = (
+            database.insert(messages).values(changed_at=DatabaseNow()).on_conflict_do_nothing(index_elements=["id"])
+        )
+        standing = (messages.c.campaign, messages.c.state, messages.c.round, messages.c.attempts, messages.c.retries)
+        times = (messages.c.deferrals, messages.c.started_at, messages.c.decided_at)
+        self._lock_message = (
+            sa.select(*standing, *times).where(messages.c.id == sa.bindparam("message_id")).with_for_update()
+        )
+        self._change_message = (
+            sa.update(messages).where(messages.c.id == sa.bindparam("message_id")).values(changed_at=DatabaseNow())
+        )
+        self._count = _count_statement(schema.counters, database)
+
+    def note(self, connection: sa.Connection, fact: Fact) -> None:
+        """Write ``fact`` unless it was written before."""
+        event_id = self._append(connection, fact)
+        if event_id is None:
+            return
+        campaign, added = self._move(connection, fact)
+        added[DOUBLED] = self._texts_too_many(connection, fact, event_id)
+        if any(added.values()):
+            connection.execute(self._count, {"campaign": campaign, "shard": shard_of(fact.message_id), **added})
+
+    def now(self, connection: sa.Connection) -> datetime:
+        """Return the present moment by the database's clock."""
+        return connection.execute(sa.select(DatabaseNow())).scalar_one()
+
+    def purge(self, connection: sa.Connection, older_than: timedelta) -> Purged:
+        """Remove some messages that ended before ``older_than`` ago, with their attempts; the counters stay."""
+        messages, attempts = self._messages, self._attempts
+        ended = messages.c.state != MessageState.PENDING.value
+        old = messages.c.changed_at < self.now(connection) - older_than
+        some = sa.select(messages.c.id).where(ended, old).limit(_PURGE_BATCH).with_for_update(skip_locked=True)
+        ids = connection.scalars(some).all()
+        beneath = connection.execute(sa.delete(attempts).where(attempts.c.message_id.in_(ids)))
+        connection.execute(sa.delete(messages).where(messages.c.id.in_(ids)))
+        return Purged(messages=len(ids), attempts=beneath.rowcount)
+
+    def _append(self, connection: sa.Connection, fact: Fact) -> str | None:
+        """Add the row of ``fact`` and return its event id; None where it is there already."""
+        row = _attempt_row(fact)
+        if self._added(connection, row):
+            return fact.event_id
+        if fact.provider_id is None or fact.provider_id == self._provider_id_of(connection, fact.event_id):
+            return None
+        # The same attempt was accepted under another id: a queue ran it twice, and a second text left.
+        row["event_id"] = f"{fact.event_id}/{fact.provider_id}"[:LONGEST_EVENT_ID]
+        return row["event_id"] if self._added(connection, row) else None
+
+    def _added(self, connection: sa.Connection, row: dict[str, Any]) -> bool:
+        return connection.execute(self._add_attempt, row, execution_options=_COUNT_ROWS).rowcount == 1
+
+    def _provider_id_of(self, connection: sa.Connection, event_id: str) -> str | None:
+        attempts = self._attempts
+        return connection.scalar(sa.select(attempts.c.provider_id).where(attempts.c.event_id == event_id))
+
+    def _move(self, connection: sa.Connection, fact: Fact) -> tuple[str, dict[str, int]]:
+        """Move the message of ``fact``, and return its campaign and what that adds to the counters."""
+        first = first_standing(fact)
+        while True:  # twice at most, unless a purge takes the message away between the two statements
+            added = connection.execute(
+                self._add_message, {"id": fact.message_id, **first}, execution_options=_COUNT_ROWS
+            )
+            if added.rowcount == 1:
+                return fact.campaign, moves(None, fact.state, fact)
+            row = connection.execute(self._lock_message, {"message_id": fact.message_id}).one_or_none()
+            if row is not None:
+                return self._move_known(connection, _standing(row), fact)
+
+    def _move_known(self, connection: sa.Connection, standing: Standing, fact: Fact) -> tuple[str, dict[str, int]]:
+        changed = changes(standing, fact)
+        connection.execute(self._change_message, {"message_id": fact.message_id, **changed})
+        after = MessageState(changed.get("state", standing.state))
+        return standing.campaign, moves(standing.state, after, fact)
+
+    def _texts_too_many(self, connection: sa.Connection, fact: Fact, event_id: str) -> int:
+        """Return 1 where the provider took a text that it had taken before in this round, under another id."""
+        if fact.outcome is not AttemptOutcome.ACCEPTED or fact.provider_id is None:
+            return 0
+        taken = self._attempts.c
+        others = connection.scalars(
+            sa.select(taken.provider_id).where(
+                taken.message_id == fact.message_id,
+                taken.round == fact.round,
+                taken.outcome == AttemptOutcome.ACCEPTED.value,
+                taken.provider_id.is_not(None),
+                taken.event_id != event_id,
+            )
+        ).all()
+        if not others or fact.provider_id in others:
+            return 0
+        _log.error(
+            "%s was taken by the provider more than once: %s and %s", fact.message_id, others[0], fact.provider_id
+        )
+        return 1
+
+
+def _count_statement(counters: sa.Table, database: Database) -> Any:
+    insert = database.insert(counters)
+    total = {name: counters.c[name] + insert.excluded[name] for name in COUNTERS}
+    return insert.on_conflict_do_update(index_elements=["campaign", "shard"], set_=total)
+
+
+def _attempt_row(fact: Fact) -> dict[str, Any]:
+    return {
+        "event_id": fact.event_id,
+        "message_id": fact.message_id,
+        "round": fact.round,
+        "attempt": fact.attempt,
+        "outcome": fact.outcome.value,
+        "reason": fact.reason,
+        "kind": fact.kind,
+        "code": fact.code,
+        "http_status": fact.http_status,
+        "detail": fact.detail,
+        "provider": fact.provider,
+        "provider_id": fact.provider_id,
+        "delay_s": fact.delay_s,
+        "due": fact.due,
+        "looked_up": fact.looked_up,
+        "started_at": fact.started_at,
+        "at": fact.at,
+    }
+
+
+def _standing(row: Any) -> Standing:
+    return Standing(
+        campaign=row.campaign,
+        state=MessageState(row.state),
+        round=row.round,
+        attempts=row.attempts,
+        retries=row.retries,
+        deferrals=row.deferrals,
+        started_at=row.started_at,
+        decided_at=row.decided_at,
+    )
