@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from base64 import b64encode
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from http.client import HTTPConnection
@@ -77,6 +79,24 @@ def create_bytes(simulator: TwilioSimulator, *, to: str = TO, body: str = "hello
         f"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {len(form)}\r\n\r\n"
     )
     return head.encode() + form
+
+
+def refuses(simulator: TwilioSimulator) -> bool:
+    try:
+        connected(simulator).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+def eventually(condition: Callable[[], bool], *, timeout_s: float = 10.0) -> bool:
+    """Ask again and again, where nothing tells when the answer changes."""
+    until_s = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > until_s:
+            return False
+        time.sleep(0.01)
+    return True
 
 
 def bytes_of_create(simulator: TwilioSimulator) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -32,7 +33,7 @@ from smsretry.testing.simulator import (
     TwilioSimulator,
 )
 
-TIMEOUT_S = 0.3
+SHORT_TIMEOUT_S = 0.3
 
 
 @pytest.fixture
@@ -41,14 +42,26 @@ def simulator() -> Iterator[TwilioSimulator]:
         yield running
 
 
-@pytest.fixture
-def client(simulator: TwilioSimulator) -> Iterator[Client]:
-    http_client = TwilioHttpClient(timeout=TIMEOUT_S)
-    made = Client(simulator.account_sid, simulator.auth_token, http_client=http_client)
-    made.api.base_url = simulator.url
-    yield made
+@contextmanager
+def client_of(simulator: TwilioSimulator, *, timeout_s: float = 10.0) -> Iterator[Client]:
+    http_client = TwilioHttpClient(timeout=timeout_s)
+    client = Client(simulator.account_sid, simulator.auth_token, http_client=http_client)
+    client.api.base_url = simulator.url
+    yield client
     assert http_client.session is not None
     http_client.session.close()
+
+
+@pytest.fixture
+def client(simulator: TwilioSimulator) -> Iterator[Client]:
+    with client_of(simulator) as made:
+        yield made
+
+
+@pytest.fixture
+def hasty_client(simulator: TwilioSimulator) -> Iterator[Client]:
+    with client_of(simulator, timeout_s=SHORT_TIMEOUT_S) as made:
+        yield made
 
 
 def test_a_message_is_created_and_fetched(simulator: TwilioSimulator, client: Client) -> None:
@@ -62,7 +75,7 @@ def test_a_message_is_created_and_fetched(simulator: TwilioSimulator, client: Cl
 
 
 def test_an_api_key_sends_for_its_account(simulator: TwilioSimulator) -> None:
-    http_client = TwilioHttpClient()
+    http_client = TwilioHttpClient(timeout=10)
     client = Client(simulator.api_key, simulator.api_secret, simulator.account_sid, http_client=http_client)
     client.api.base_url = simulator.url
     assert client.messages.create(to=TO, messaging_service_sid=SERVICE, body="hello").status == "accepted"
@@ -134,8 +147,6 @@ def test_an_empty_or_early_cut_answer_looks_like_a_message_without_a_sid(
         (Reset(taken=True), requests.ConnectionError),
         (Closed(taken=True), requests.ConnectionError),
         (Cut(part=Part.BODY), requests.exceptions.ChunkedEncodingError),
-        (Hang(), requests.ReadTimeout),
-        (Delayed(delay_s=0.6), requests.ReadTimeout),
     ],
 )
 def test_a_lost_answer_raises_what_no_twilio_exception_wraps(
@@ -148,11 +159,23 @@ def test_a_lost_answer_raises_what_no_twilio_exception_wraps(
     assert (simulator.posts, simulator.text_count) == (1, 1)
 
 
-def test_a_trickling_answer_outlasts_a_timeout_that_counts_per_read(simulator: TwilioSimulator, client: Client) -> None:
+@pytest.mark.parametrize("fault", [Hang(), Delayed(delay_s=60)])
+def test_an_answer_that_does_not_come_in_time_raises_a_timeout(
+    simulator: TwilioSimulator, hasty_client: Client, fault: Hang | Delayed
+) -> None:
+    simulator.script(fault)
+    with pytest.raises(requests.ReadTimeout):
+        hasty_client.messages.create(to=TO, from_=FROM, body="hello")
+    assert (simulator.posts, simulator.text_count) == (1, 1)
+
+
+def test_a_trickling_answer_outlasts_a_timeout_that_counts_per_read(
+    simulator: TwilioSimulator, hasty_client: Client
+) -> None:
     simulator.script(Slow(part=Part.BODY, interval_s=0.0005))
     began = time.monotonic()
-    assert client.messages.create(to=TO, from_=FROM, body="hello").sid == simulator.texts[0].sid
-    assert time.monotonic() - began > TIMEOUT_S
+    assert hasty_client.messages.create(to=TO, from_=FROM, body="hello").sid == simulator.texts[0].sid
+    assert time.monotonic() - began > SHORT_TIMEOUT_S
 
 
 @pytest.mark.parametrize("fault", [RateLimited(), Refused(code=20003, status=403), ServerError()])
