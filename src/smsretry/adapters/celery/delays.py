@@ -1,0 +1,47 @@
+"""How long a task may wait in a queue before its broker hands it out again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+_HANDED_OUT_AGAIN: Final[Mapping[str, tuple[str, float]]] = {
+    # A task with an ETA waits inside a worker, unacknowledged. kombu's defaults, by the name of the option:
+    "redis": ("visibility_timeout", 3_600.0),
+    "sqs": ("visibility_timeout", 1_800.0),
+    "pgmq": ("visibility_timeout", 1_800.0),
+    # RabbitMQ closes the channel of a consumer that holds a message for 30 minutes, which ends the worker. It is a
+    # setting of the server (rabbitmq.conf), so the option stands for whoever changed it.
+    "amqp": ("consumer_timeout", 1_800.0),
+}
+_SHARE: Final = 0.5
+"""The part of that time which a wait may take up; the rest is for a busy worker and the attempt itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerLimits:
+    """Hold what a broker allows of one wait; a longer one is cut into hops."""
+
+    longest_wait_s: float = math.inf
+    whole_seconds: bool = False
+    """True for quorum queues, which wait in the broker: there a countdown between 0 and 1 is a lost message."""
+
+    def countdown(self, delay_s: float) -> float:
+        """Return the seconds of the first of the equal hops that make up ``delay_s``; 0 where it is past."""
+        if delay_s <= 0.0:
+            return 0.0
+        hop_s = delay_s / max(1, math.ceil(delay_s / self.longest_wait_s))
+        return float(max(1, math.ceil(hop_s))) if self.whole_seconds else hop_s
+
+
+def broker_limits(transport: str, options: Mapping[str, Any], *, quorum: bool = False) -> BrokerLimits:
+    """Return the limits of a kombu transport (its ``driver_type``) with its ``broker_transport_options``.
+
+    One that hands nothing out again has none.
+    """
+    if transport not in _HANDED_OUT_AGAIN:
+        return BrokerLimits()
+    option, usual_s = _HANDED_OUT_AGAIN[transport]
+    return BrokerLimits(longest_wait_s=float(options.get(option) or usual_s) * _SHARE, whole_seconds=quorum)

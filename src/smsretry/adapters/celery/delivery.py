@@ -1,0 +1,266 @@
+"""Make one attempt inside a running task, and publish what follows."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, assert_never
+
+from celery import Task
+from celery.app.task import Context
+from celery.exceptions import Reject, Retry, SoftTimeLimitExceeded
+
+from smsretry.adapters.celery.envelope import (
+    EXPIRES_HEADER,
+    expires_of,
+    header_of,
+    limits_of,
+    seconds_until,
+    state_in,
+    with_deadline,
+)
+from smsretry.core.failure import Failure, FailureKind
+from smsretry.core.message import Message, Receipt
+from smsretry.core.outcome import Accepted, AttemptState, Deferred, GaveUp, GiveUpReason, Outcome, RetryAfter
+from smsretry.dispatcher import Dispatcher
+from smsretry.errors import ConfigurationError, NotAccepted, ProviderError, SendFailed, SendUnknown, not_accepted
+
+DispatcherSource = Dispatcher | Callable[[], Dispatcher]
+"""A dispatcher, or a function without arguments that makes one: it is called once in each process, at first use."""
+
+_log: Final = logging.getLogger("smsretry")
+_EARLY_S: Final = 0.5
+"""A task that wakes this much before its state is due goes on: clocks differ a little between machines."""
+_RAISED: Final = (SendFailed, SendUnknown, Reject)
+_CACHE: Final = "_smsretry_dispatcher"
+_DELIVERED: Final = "smsretry_delivered"
+
+
+def deliver(task: Task[Any, Any], dispatcher: DispatcherSource, message: Message) -> Receipt:
+    """Make one attempt to send ``message`` from the body of ``task``, the running task of ``@app.task(bind=True)``.
+
+    Return the `smsretry.Receipt` where the text was accepted. Raise Celery's ``Retry`` where another run of the task
+    was published, ``Reject`` where that could not be done and the broker shall hand this run out again, and
+    `smsretry.NotAccepted` where the message has ended. Let ``Retry`` and ``Reject`` pass: a body that catches
+    ``Exception`` needs ``except (Retry, Reject): raise`` before it.
+
+    Each run repeats the whole body, so render the same text every time. A message without an id gets the task's id,
+    which its retries share. An ``expires`` of the task becomes the message's ``send_before``. One task sends one
+    message. Run eagerly (``task_always_eager``, ``apply``), all attempts follow each other here without waiting, and a
+    message that would have to wait for a look-up ends as unknown.
+
+    Raises `smsretry.ConfigurationError`, before anything is sent, outside of a running task and in a task whose
+    ``autoretry_for`` would repeat what has ended.
+    """
+    request = _running(task)
+    refuse_autoretry(getattr(task, "autoretry_for", ()), getattr(task, "dont_autoretry_for", ()))
+    state = state_in(request.headers)
+    message = with_deadline(message.with_id(str(request.id)), request, task.app)
+    delivery = _Delivery(task, request, dispatcher_of(task, dispatcher), message)
+    return delivery.run_eagerly(state) if request.is_eager else delivery.run(state)
+
+
+@dataclass(frozen=True, slots=True)
+class _Delivery:
+    """Hold what one run of a task needs in order to send its message."""
+
+    task: Task[Any, Any]
+    request: Context
+    dispatcher: Dispatcher
+    message: Message
+
+    def run(self, state: AttemptState) -> Receipt:
+        """Make one attempt, or wait on where the broker's limit has cut the wait short."""
+        early_s = seconds_until(state.due, self.dispatcher.clock())
+        if early_s > _EARLY_S:
+            raise self._again(_Next(state, early_s, "not due yet"), state)
+        outcome = self._attempt(state)
+        match outcome:
+            case Accepted(receipt):
+                return receipt
+            case RetryAfter(delay_s, failure, following):
+                raise self._again(_Next(following, delay_s, "", failure, counted=True), state)
+            case Deferred(delay_s, reason, following):
+                raise self._again(_Next(following, delay_s, f"put off ({reason})"), state)
+            case GaveUp():
+                raise not_accepted(str(self.message.id), outcome) from outcome.cause
+            case _ as unreachable:
+                assert_never(unreachable)
+
+    def run_eagerly(self, state: AttemptState) -> Receipt:
+        """Make all attempts at once: eager mode has no queue to wait in."""
+        while True:
+            outcome = self._attempt(state)
+            match outcome:
+                case Accepted(receipt):
+                    return receipt
+                case RetryAfter():
+                    state = outcome.state
+                case Deferred():
+                    raise self._unknown(outcome.state, "eager mode does not wait for a look-up")
+                case GaveUp():
+                    raise not_accepted(str(self.message.id), outcome) from outcome.cause
+                case _ as unreachable:
+                    assert_never(unreachable)
+
+    def _attempt(self, state: AttemptState) -> Outcome:
+        began = self.dispatcher.clock()
+        try:
+            return self.dispatcher.attempt(self.message, state)
+        except SoftTimeLimitExceeded as error:  # between the send and its outcome: nobody knows how far it came
+            return self._interrupted(state, began, error)
+
+    def _interrupted(self, state: AttemptState, began: Any, error: Exception) -> Outcome:
+        policy, now = self.dispatcher.policy, self.dispatcher.clock()
+        if state.ending is not None:
+            return policy.look_again(state, now=now)
+        lost = Failure.of(FailureKind.LOST_ANSWER, detail=type(error).__name__)
+        decided = policy.decide(lost, state, now=now, send_before=self.message.send_before, began=began)
+        return replace(decided, cause=error) if isinstance(decided, GaveUp) else decided
+
+    def _again(self, following: _Next, state: AttemptState) -> Exception:
+        """Publish the next run; return what this run has to raise."""
+        countdown = limits_of(self.task.app).countdown(following.delay_s)
+        try:
+            self._publish(following, countdown)
+        except Exception as error:  # noqa: BLE001  # a transport raises what it likes, and the text must not be lost
+            return self._unpublished(following, state, error)
+        return following.retry(countdown)
+
+    def _publish(self, following: _Next, countdown: float) -> None:
+        request = self.request
+        expires = expires_of(request)
+        options: dict[str, Any] = request.as_execution_options()
+        headers = {**(options["headers"] or {}), **header_of(following.state)}
+        signature = self.task.signature_from_request(
+            request,
+            countdown=countdown,
+            retries=request.retries + following.counted,
+            headers={**headers, EXPIRES_HEADER: expires} if expires else headers,
+            expires=None,
+            argsrepr=request.get("argsrepr") or "(...)",
+            kwargsrepr=request.get("kwargsrepr") or "{...}",
+            add_to_parent=False,  # it is the same task and not a child of it
+        )
+        signature.apply_async()
+
+    def _unpublished(self, following: _Next, state: AttemptState, error: Exception) -> Exception:
+        why = f"The next run of message {self.message.id} could not be published ({type(error).__name__})"
+        if following.state.doubt_since is not None and state.doubt_since is None:
+            _log.error("%s, and its answer was lost: it ends as unknown.", why)
+            return _caused(self._unknown(following.state, "its retry could not be published"), error)
+        if self.task.acks_late:
+            _log.error("%s: this run goes back to the broker.", why)
+            return _caused(Reject(why, requeue=True), error)
+        _log.critical(
+            "%s and its task is acknowledged: send it anew with state %s, or set acks_late.",
+            why,
+            following.state.to_dict(),
+        )
+        return error
+
+    def _unknown(self, state: AttemptState, why: str) -> NotAccepted:
+        lost = Failure.of(FailureKind.LOST_ANSWER, detail=why)
+        ended = GaveUp(lost, GiveUpReason.OUTCOME_UNKNOWN, state.retries)
+        if state.ending is not None:
+            ended = replace(state.ending, reason=GiveUpReason.OUTCOME_UNKNOWN)
+        return not_accepted(str(self.message.id), ended)
+
+
+@dataclass(frozen=True, slots=True)
+class _Next:
+    """Hold the run that follows: its state, when, and why."""
+
+    state: AttemptState
+    delay_s: float
+    why: str
+    failure: Failure | None = None
+    counted: bool = False
+
+    def retry(self, countdown: float) -> Retry:
+        """Return Celery's word for it; the failure becomes the result of the task while it waits."""
+        wait_s: Any = max(self.delay_s, countdown)
+        if self.failure is not None:
+            return Retry(exc=ProviderError(self.failure), when=wait_s)
+        return Retry(f"Retry in {wait_s:.3g}s: {self.why}", when=wait_s)
+
+
+def refuse_autoretry(autoretry_for: Any, dont_autoretry_for: Any) -> None:
+    """Raise `smsretry.ConfigurationError` where Celery would start anew what has ended."""
+    spared = tuple(dont_autoretry_for)
+    caught = [kind for kind in _RAISED if issubclass(kind, tuple(autoretry_for)) and not issubclass(kind, spared)]
+    if caught:
+        msg = (
+            f"autoretry_for of this task catches {caught[0].__name__}, so Celery would send again what has ended. "
+            "Remove autoretry_for: the policy retries. Or set dont_autoretry_for=(smsretry.NotAccepted, "
+            "celery.exceptions.Reject)."
+        )
+        raise ConfigurationError(msg)
+
+
+def dispatcher_of(task: Task[Any, Any], source: DispatcherSource) -> Dispatcher:
+    """Return the dispatcher, made once per process where ``source`` is a function."""
+    if isinstance(source, Dispatcher):
+        return source
+    if not callable(source):
+        msg = f"dispatcher must be a Dispatcher or a function that returns one, got {type(source).__name__}."
+        raise ConfigurationError(msg)
+    kept: _PerProcess = vars(task).setdefault(_CACHE, _PerProcess(source))
+    if kept.make != source:
+        kept = vars(task)[_CACHE] = _PerProcess(source)
+    return kept.dispatcher()
+
+
+@dataclass(frozen=True, slots=True)
+class _PerProcess:
+    """Keep what a function made, one for each process, whichever thread asks first."""
+
+    make: Callable[[], Dispatcher]
+    made: dict[int, _Slot] = field(default_factory=dict)
+
+    def dispatcher(self) -> Dispatcher:
+        slot = self.made.setdefault(os.getpid(), _Slot())  # a forked child finds no lock that its parent held
+        with slot.lock:
+            if slot.dispatcher is None:
+                slot.dispatcher = _checked(self.make())
+            return slot.dispatcher
+
+
+@dataclass(slots=True)
+class _Slot:
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    dispatcher: Dispatcher | None = None
+
+
+def _checked(made: object) -> Dispatcher:
+    if isinstance(made, Dispatcher):
+        return made
+    msg = f"The function that makes the dispatcher must return a Dispatcher, got {type(made).__name__}."
+    raise ConfigurationError(msg)
+
+
+def _running(task: object) -> Context:
+    """Return the request of the running task, once for each run."""
+    if not isinstance(task, Task):
+        msg = (
+            f"deliver needs the running task as its first argument, got {type(task).__name__}. "
+            "Declare the task with @app.task(bind=True) and pass self."
+        )
+        raise ConfigurationError(msg)
+    request = task.request
+    if request.called_directly or request.id is None:
+        msg = f"{task.name} was called as a plain function, so it has no queue. Call .delay() or .apply_async() on it."
+        raise ConfigurationError(msg)
+    if request.get(_DELIVERED):
+        msg = f"{task.name} called deliver twice in one run. A retry repeats both: start one task for each message."
+        raise ConfigurationError(msg)
+    request.update({_DELIVERED: True})
+    return request
+
+
+def _caused(raised: Exception, cause: Exception) -> Exception:
+    raised.__cause__ = cause
+    return raised

@@ -1,0 +1,113 @@
+"""What travels in a task's message beside the arguments: the state, the deadline, and arguments fit to be seen."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from celery import Celery
+from celery.app.task import Context
+from celery.utils.quorum_queues import detect_quorum_queues
+from celery.utils.time import maybe_iso8601, maybe_make_aware
+
+from smsretry.adapters.celery.delays import BrokerLimits, broker_limits
+from smsretry.core.message import Message
+from smsretry.core.outcome import AttemptState
+from smsretry.errors import InvalidMessage
+
+STATE_HEADER: Final = "smsretry_state"
+"""A JSON text and no table, so that every broker brings it back as it was."""
+EXPIRES_HEADER: Final = "smsretry_expires"
+
+
+def state_in(headers: Mapping[str, Any] | None) -> AttemptState:
+    """Return the state that came with a task's message; raise `InvalidMessage` where it is corrupt."""
+    written = (headers or {}).get(STATE_HEADER)
+    if written is None:
+        return AttemptState()
+    try:
+        return AttemptState.from_dict(json.loads(written))
+    except (TypeError, ValueError) as error:
+        msg = f"The header {STATE_HEADER} of this task is corrupt, so nothing was sent: {error} Send the message anew."
+        raise InvalidMessage(msg) from error
+
+
+def header_of(state: AttemptState) -> dict[str, str]:
+    """Return the header that carries ``state``."""
+    return {STATE_HEADER: json.dumps(state.to_dict(), separators=(",", ":"))}
+
+
+def with_deadline(message: Message, request: Context, app: Celery) -> Message:
+    """Return ``message`` with the ``expires`` of its task as ``send_before``, where that is earlier.
+
+    Celery drops a task that wakes after ``expires`` without a word; the policy says how it ended.
+    """
+    expires = moment(expires_of(request), app)
+    if expires is None or (message.send_before is not None and message.send_before <= expires):
+        return message
+    return replace(message, send_before=expires)
+
+
+def expires_of(request: Context) -> Any:
+    """Return the ``expires`` of a task as it was first published: ISO 8601, or None."""
+    return request.expires or (request.headers or {}).get(EXPIRES_HEADER)
+
+
+def moment(written: Any, app: Celery) -> datetime | None:
+    """Return a time as Celery writes it as an aware one."""
+    parsed = maybe_iso8601(written)
+    return None if parsed is None else maybe_make_aware(parsed, app.timezone)
+
+
+def limits_of(app: Celery) -> BrokerLimits:
+    """Return what the broker of ``app`` allows of one wait; opens no connection."""
+    with app.connection_for_write() as connection:
+        driver: str = connection.transport.driver_type
+        quorum, _ = detect_quorum_queues(app, driver)
+        return broker_limits(driver, connection.transport_options or {}, quorum=quorum)
+
+
+def held(options: Mapping[str, Any], app: Celery, now: datetime) -> dict[str, Any]:
+    """Return publishing options whose countdown or ETA suits the broker; the rest of a longer wait is in the state."""
+    eta = moment(options.get("eta"), app)
+    delay_s = (eta - now).total_seconds() if eta is not None else options.get("countdown")
+    limits = limits_of(app) if delay_s else BrokerLimits()
+    if not delay_s or limits.countdown(delay_s) == delay_s:
+        return dict(options)
+    headers = options.get("headers") or {}
+    state = replace(state_in(headers), due=now + timedelta(seconds=delay_s))
+    changed = {"countdown": limits.countdown(delay_s), "eta": None, "headers": {**headers, **header_of(state)}}
+    return {**options, **changed}
+
+
+def seconds_until(due: datetime | None, now: datetime) -> float:
+    """Return how many seconds ``due`` is ahead; 0 where it is past or unknown."""
+    return 0.0 if due is None else max(0.0, (due - now).total_seconds())
+
+
+def utc_now() -> datetime:
+    """Return the present moment as an aware UTC datetime."""
+    return datetime.now(UTC)
+
+
+def shown(argument: object) -> object:
+    """Return what may be shown of a task's argument: a message without number and text, of all else the type."""
+    if not isinstance(argument, Mapping):
+        return _Hidden(type(argument).__name__)
+    try:
+        return Message.from_dict(argument)
+    except InvalidMessage:
+        return _Hidden("no message")
+
+
+class _Hidden:
+    """Stand for an argument that is not shown."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __repr__(self) -> str:
+        return f"<{self._what}>"
