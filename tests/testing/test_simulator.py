@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import socket
 import threading
 import time
+import warnings
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -415,12 +418,41 @@ def test_down_refuses_connections_and_up_takes_them_on_the_same_port() -> None:
         assert simulator.url == url
 
 
+def test_down_refuses_connections_even_while_a_forked_process_lives() -> None:
+    with TwilioSimulator() as simulator:
+        with warnings.catch_warnings(action="ignore"):  # of forking with threads, which is the point here
+            forked = os.fork()
+        if forked == 0:
+            signal.pause()
+            os._exit(0)
+        try:
+            simulator.down()
+            assert refuses(simulator)
+        finally:
+            os.kill(forked, signal.SIGKILL)
+            os.waitpid(forked, 0)
+
+
 def test_an_outage_ends_by_itself() -> None:
     with TwilioSimulator() as simulator:
         simulator.outage(0.2)
         assert eventually(lambda: refuses(simulator))
         assert eventually(lambda: not refuses(simulator))
         assert create(simulator).status == 201
+
+
+def test_closing_in_the_middle_of_an_outage_leaves_nothing_behind() -> None:
+    before = set(threading.enumerate())
+    with TwilioSimulator() as simulator:
+        simulator.outage(60)
+        assert eventually(lambda: refuses(simulator))
+    assert set(threading.enumerate()) == before
+
+
+@pytest.mark.parametrize("duration_s", [-1, float("inf")])
+def test_an_outage_without_an_end_is_refused(duration_s: float) -> None:
+    with TwilioSimulator() as simulator, pytest.raises(ValueError, match=r"Use down\(\) and up\(\)"):
+        simulator.outage(duration_s)
 
 
 def test_reset_forgets_what_was_counted_and_scripted() -> None:

@@ -10,6 +10,7 @@ import struct
 import sys
 import threading
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Final, TypeAlias, assert_never, cast
 
 from smsretry.testing.simulator.http1 import (
@@ -129,9 +130,13 @@ class Server:
     async def _refuse(self) -> None:
         async with self._gate:
             if self._listener is not None:
-                asyncio.get_running_loop().remove_reader(self._listener.sockets[0])
+                listening = self._listener.sockets[0]
+                asyncio.get_running_loop().remove_reader(listening)
                 # What was accepted in this turn reaches its protocol two turns later, and leaks if we close before.
                 await _turns(3)
+                # A process forked meanwhile holds a copy, which would go on accepting after a mere close.
+                with suppress(OSError):
+                    listening.shutdown(socket.SHUT_RDWR)
                 self._listener.close()
                 self._listener = None
             for connection in tuple(self._connections):
