@@ -85,7 +85,7 @@ class RetryScheduled(Event):
 class MessageDeferred(Event):
     """The message was put off for ``delay_s`` seconds, for the ``deferral``-th time; no retry is used up.
 
-    ``failure`` is set where the attempt just made was the last one and its answer was lost.
+    ``failure`` is set where an attempt was just made, the last one, and the provider must be asked before the end.
     """
 
     type: ClassVar[str] = "deferred"

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from enum import StrEnum, unique
 from typing import Any, Final, Self
 
@@ -118,6 +117,9 @@ class Failure:
     """True where nobody listed the code and a rule by HTTP or message status decided."""
 
     def __post_init__(self) -> None:
+        if type(self.kind) is not FailureKind or type(self.scope) is not Scope:
+            object.__setattr__(self, "kind", FailureKind(self.kind))
+            object.__setattr__(self, "scope", Scope(self.scope))
         if not 0.0 <= self.min_delay_s <= LONGEST_DELAY_S:
             msg = f"min_delay_s must be from 0 to {LONGEST_DELAY_S:.0f} seconds, got {self.min_delay_s!r}."
             raise ValueError(msg)
@@ -137,25 +139,48 @@ class Failure:
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON scalars by field name."""
-        return {**asdict(self), "kind": self.kind.value, "scope": self.scope.value}
+        data: dict[str, Any] = {name: getattr(self, name) for name in _TYPES}
+        return data | {"kind": self.kind.value, "scope": self.scope.value}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Rebuild what `to_dict` returned; raise ValueError on unknown fields or values."""
-        known = {field.name for field in fields(cls)}
-        if unknown := sorted(set(data) - known):
-            msg = f"A failure has no field {unknown[0]!r}. Pass what Failure.to_dict() returned."
-            raise ValueError(msg)
+        if not isinstance(data, Mapping):
+            msg = f"A failure must be a JSON object, got {type(data).__name__}. Pass failure.to_dict()."
+            raise ValueError(msg)  # noqa: TRY004  # one error type for everything that is corrupt
+        for name, value in data.items():
+            _check_type(name, value)
         try:
-            return cls(
-                **{**data, "kind": FailureKind(data["kind"]), "scope": Scope(data["scope"])},
-            )
-        except (KeyError, TypeError) as error:
-            msg = f"A failure lacks a field or has a wrong one ({error}). Pass what Failure.to_dict() returned."
+            return cls(**data)
+        except TypeError as error:
+            msg = f"A failure lacks a field ({error}). Pass what Failure.to_dict() returned."
             raise ValueError(msg) from error
 
 
+_TYPES: Final[Mapping[str, tuple[type, ...]]] = {
+    "kind": (str, FailureKind),
+    "scope": (str, Scope),
+    "retryable": (bool,),
+    "maybe_sent": (bool,),
+    "code": (int, str, type(None)),
+    "http_status": (int, type(None)),
+    "detail": (str,),
+    "min_delay_s": (int, float),
+    "retry_after_s": (int, float, type(None)),
+    "provider": (str,),
+    "unmapped": (bool,),
+}
+"""What each field may be in JSON: a bool is no number there."""
+
+
+def _check_type(name: str, value: object) -> None:
+    if name not in _TYPES:
+        msg = f"A failure has no field {name!r}. Pass what Failure.to_dict() returned."
+        raise ValueError(msg)
+    if type(value) not in _TYPES[name]:
+        msg = f"{name} of a failure cannot be a {type(value).__name__}. Pass what Failure.to_dict() returned."
+        raise ValueError(msg)
+
+
 def _usable_hint(hint_s: float) -> float | None:
-    if math.isnan(hint_s) or hint_s < 0:
-        return None
-    return min(hint_s, LONGEST_DELAY_S)
+    return float(min(hint_s, LONGEST_DELAY_S)) if hint_s >= 0 else None  # NaN is neither

@@ -24,6 +24,11 @@ class NotSeen:
 
     as_of: datetime
 
+    def __post_init__(self) -> None:
+        if self.as_of.utcoffset() is None:
+            msg = f"as_of must be an aware datetime, got {self.as_of!r}. Use datetime.now(UTC)."
+            raise ValueError(msg)
+
 
 @dataclass(frozen=True, slots=True)
 class CannotTell:

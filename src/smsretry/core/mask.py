@@ -5,7 +5,11 @@ from __future__ import annotations
 import re
 from typing import Final
 
-_NUMBER: Final = re.compile(r"(?<![\w.])\+?\d[\d\s().-]{5,}\d(?!\w)")
+_NUMBER: Final = re.compile(
+    r"(?:\+|%2B|(?<![\w.]))\(?"  # after a plus, which a URL quotes, wherever it stands; else where no word goes on
+    r"\d[\d\s().-]{5,24}\d(?!\d)",
+    re.IGNORECASE,
+)
 _FEWEST_DIGITS: Final = 7
 
 
@@ -25,5 +29,5 @@ def mask_numbers_in(text: str) -> str:
 
 
 def _mask_match(match: re.Match[str]) -> str:
-    digits = sum(character.isdigit() for character in match[0])
-    return mask_number(match[0]) if digits >= _FEWEST_DIGITS else match[0]
+    digits = "".join(character for character in match[0].removeprefix("%2") if character.isdigit())
+    return mask_number(digits) if len(digits) >= _FEWEST_DIGITS else match[0]

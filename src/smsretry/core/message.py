@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final, Self
 
-from smsretry.core.mask import mask_number, mask_text
+from smsretry.core.mask import mask_number, mask_numbers_in, mask_text
 from smsretry.errors import InvalidMessage
 
 MESSAGE_VERSION: Final = 1
@@ -24,6 +23,7 @@ _SENDER_ID: Final = re.compile(
     r"|(?=.*[A-Za-z])[A-Za-z0-9 &+_-]{1,11}",  # alphanumeric sender ID
     re.ASCII,
 )
+_URL: Final = re.compile(r"https?://[^\s\x00-\x1f\x7f\ud800-\udfff]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,31 +83,42 @@ class Message:
         if self.send_before is not None:
             data["send_before"] = self.send_before.isoformat()
         if self.metadata:
-            data["metadata"] = dict(self.metadata)
+            data["metadata"] = _json_copy(self.metadata)
         return data
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Rebuild what `to_dict` returned; raise `InvalidMessage` for another version or an unknown field."""
-        if not isinstance(data, Mapping):
-            raise InvalidMessage(f"A message must be a JSON object, got {type(data).__name__}. Pass message.to_dict().")
-        known = dict(data)
-        version = known.pop("v", None)
-        if version != MESSAGE_VERSION or isinstance(version, bool):
-            raise InvalidMessage(
-                f"This message has version {version!r} and this smsretry reads version {MESSAGE_VERSION}. "
-                "Pass message.to_dict(), and upgrade the process that reads it first."
-            )
-        if unknown := sorted(set(known) - _FIELDS):
-            raise InvalidMessage(f"A message has no field {unknown[0]!r}. Pass what Message.to_dict() returned.")
-        if missing := sorted({"to", "body"} - set(known)):
-            raise InvalidMessage(f"A message needs the field {missing[0]!r}. Pass what Message.to_dict() returned.")
+        known = _checked_fields(data)
         if "send_before" in known:
             known["send_before"] = _parsed_time(known["send_before"])
         return cls(known.pop("to"), known.pop("body"), **known)
 
 
 _FIELDS: Final = frozenset({"to", "body", "id", "campaign", "sender_id", "media_urls", "send_before", "metadata"})
+
+
+def _checked_fields(data: object) -> dict[str, Any]:
+    if not isinstance(data, Mapping):
+        raise InvalidMessage(f"A message must be a JSON object, got {type(data).__name__}. Pass message.to_dict().")
+    known: dict[str, Any] = dict(data)
+    version = known.pop("v", None)
+    if type(version) is not int or version != MESSAGE_VERSION:
+        raise InvalidMessage(
+            f"This message has version {_shown(version)} and this smsretry reads version {MESSAGE_VERSION}. "
+            "Pass message.to_dict(), and upgrade the process that reads it first."
+        )
+    if unknown := known.keys() - _FIELDS:
+        shown = min(map(_shown, unknown))
+        raise InvalidMessage(f"A message has no field {shown}. Pass what Message.to_dict() returned.")
+    if missing := {"to", "body"} - known.keys():
+        raise InvalidMessage(f"A message needs the field {min(missing)!r}. Pass what Message.to_dict() returned.")
+    return known
+
+
+def _shown(value: object) -> str:
+    """Return what was got, without a number and not too long."""
+    return mask_numbers_in(repr(value))[:80] if isinstance(value, (str, int, float)) else type(value).__name__
 
 
 def _check_to(to: object) -> None:
@@ -121,8 +132,17 @@ def _check_to(to: object) -> None:
 def _check_body(body: object, media_urls: object) -> None:
     if not isinstance(body, str):
         raise InvalidMessage(f"body must be a str, got {type(body).__name__}. Render the text before you send it.")
+    if not _is_writable(body):
+        raise InvalidMessage(
+            "body holds half of a surrogate pair or a NUL, which no provider and no database takes. "
+            "Decode the text properly before you send it."
+        )
     if not body and not media_urls:
         raise InvalidMessage("body is empty and there are no media_urls. Give the message a text or a media URL.")
+
+
+def _is_writable(text: str) -> bool:
+    return "\0" not in text and (text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text))
 
 
 def _check_name(name: str, value: object) -> None:
@@ -146,7 +166,7 @@ def _checked_media_urls(urls: object) -> tuple[str, ...]:
     if isinstance(urls, str) or not isinstance(urls, (tuple, list)):
         raise InvalidMessage(f"media_urls must be a tuple of URLs, got {type(urls).__name__}. Wrap one: (url,).")
     for url in urls:
-        if not isinstance(url, str) or not url.startswith(("http://", "https://")):
+        if not isinstance(url, str) or not _URL.fullmatch(url):
             raise InvalidMessage("media_urls must hold http or https URLs only. Give the provider a URL it can fetch.")
     return tuple(urls)
 
@@ -155,17 +175,22 @@ def _checked_deadline(deadline: object) -> datetime | None:
     if deadline is None:
         return None
     if not isinstance(deadline, datetime) or deadline.utcoffset() is None:
+        shown = deadline.isoformat() if isinstance(deadline, datetime) else type(deadline).__name__
         raise InvalidMessage(
-            f"send_before must be an aware datetime, got {deadline!r}. Use datetime.now(UTC) + timedelta(...)."
+            f"send_before must be an aware datetime, got {shown}. Use datetime.now(UTC) + timedelta(...)."
         )
-    return deadline.astimezone(UTC)
+    try:
+        return deadline.astimezone(UTC)
+    except OverflowError as error:  # the first and last hours of the calendar
+        raise InvalidMessage("send_before is no moment in UTC. Leave it out where there is no deadline.") from error
 
 
 def _parsed_time(text: object) -> datetime:
     try:
         return datetime.fromisoformat(text)  # type: ignore[arg-type]  # a wrong type is the error below
     except (TypeError, ValueError) as error:
-        raise InvalidMessage(f"send_before must be an ISO 8601 time, got {text!r}. Pass message.to_dict().") from error
+        shown = _shown(text)
+        raise InvalidMessage(f"send_before must be an ISO 8601 time, got {shown}. Pass message.to_dict().") from error
 
 
 def _checked_metadata(metadata: object) -> dict[str, Any]:
@@ -173,13 +198,21 @@ def _checked_metadata(metadata: object) -> dict[str, Any]:
         raise InvalidMessage(f"metadata must be a mapping with str keys, got {type(metadata).__name__}. Use a dict.")
     if not metadata:
         return {}
-    try:  # a round trip copies it deeply, so that nobody changes a frozen message from outside
-        copied: dict[str, Any] = json.loads(json.dumps(dict(metadata), allow_nan=False))
+    try:
+        return _json_copy(metadata)
     except (TypeError, ValueError, RecursionError) as error:
         reason = type(error).__name__
         raise InvalidMessage(
             f"metadata must be JSON ({reason}). Use str, int, float, bool, None, list, dict."
         ) from error
+
+
+def _json_copy(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy it deeply, so that nobody changes a frozen message from outside; raise where it is no JSON in UTF-8."""
+    import json  # a third of what the front door would cost
+
+    text = json.dumps(dict(metadata), allow_nan=False, ensure_ascii=False)
+    copied: dict[str, Any] = json.loads(text.encode())
     return copied
 
 
@@ -206,7 +239,17 @@ class Receipt:
             "raw_status": self.raw_status,
         }
 
+    def __json__(self) -> dict[str, Any]:
+        """Let Celery's serializer write a receipt that a task returns."""
+        return self.to_dict()
+
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Rebuild what `to_dict` returned; raise ValueError or TypeError on anything else."""
-        return cls(**{**data, "accepted_at": datetime.fromisoformat(data["accepted_at"])})
+        """Rebuild what `to_dict` returned; raise ValueError on anything else."""
+        try:
+            known = dict(data)
+            known["accepted_at"] = datetime.fromisoformat(known["accepted_at"])
+            return cls(**known)
+        except (KeyError, TypeError) as error:
+            msg = f"A receipt lacks a field or has a wrong one ({error}). Pass what Receipt.to_dict() returned."
+            raise ValueError(msg) from error

@@ -65,15 +65,13 @@ class GaveUp:
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Rebuild what `to_dict` returned; raise ValueError on anything else."""
         try:
-            return cls(
-                Failure.from_dict(data["failure"]),
-                GiveUpReason(data["reason"]),
-                _checked_count("attempts", data["attempts"]),
-                _read("would_retry_at", data.get("would_retry_at")),
-            )
-        except (KeyError, TypeError) as error:
+            failure, reason, attempts = data["failure"], data["reason"], data["attempts"]
+            would_retry_at = _read("would_retry_at", data.get("would_retry_at"))
+        except (AttributeError, KeyError, TypeError) as error:
             msg = f"The end of a message is incomplete ({error!r}). Pass what GaveUp.to_dict() returned."
             raise ValueError(msg) from error
+        _check_count("attempts", attempts)
+        return cls(Failure.from_dict(failure), GiveUpReason(reason), attempts, would_retry_at)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,19 +106,25 @@ class AttemptState:
     """The generated id of a message that came without one."""
 
     def __post_init__(self) -> None:
-        if self.version != STATE_VERSION or isinstance(self.version, bool):
-            msg = (
-                f"This state has version {self.version!r} and this smsretry reads version {STATE_VERSION}. "
-                "Upgrade the process that reads it before the one that writes it."
-            )
+        # Each field by its name and no loop: every failed attempt builds one.
+        _check_version(self.version)
+        _check_count("retries", self.retries)
+        _check_count("looks", self.looks)
+        _check_count("deferrals", self.deferrals)
+        _check_count("round", self.round, least=1)
+        _check_time("doubt_since", self.doubt_since)
+        _check_time("due", self.due)
+        _check_time("settles_at", self.settles_at)
+        _check_time("deferred_since", self.deferred_since)
+        _check_text("provider_id", self.provider_id)
+        _check_text("message_id", self.message_id)
+        if self.doubt_since is None:
+            self._check_without_doubt()
+
+    def _check_without_doubt(self) -> None:
+        if self.looks or self.settles_at is not None or self.ending is not None:
+            msg = "looks, settles_at and ending need doubt_since, got None. The state is corrupt."
             raise ValueError(msg)
-        for name in ("retries", "looks", "deferrals"):
-            _checked_count(name, getattr(self, name))
-        _checked_count("round", self.round, least=1)
-        for name in ("doubt_since", "due", "settles_at", "deferred_since"):
-            _checked_time(name, getattr(self, name))
-        for name in ("provider_id", "message_id"):
-            _checked_text(name, getattr(self, name))
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON object with the version ``v``; fields that have their default are left out."""
@@ -138,14 +142,33 @@ class AttemptState:
             raise ValueError(msg)  # noqa: TRY004  # one error type for every corrupt state
         known = dict(data)
         version = known.pop("v", None)
-        if unknown := sorted(set(known) - set(_DEFAULTS)):
-            msg = f"A state has no field {unknown[0]!r}. Pass what AttemptState.to_dict() returned."
-            raise ValueError(msg)
-        for name in _TIMES & set(known):
-            known[name] = _read(name, known[name])
+        _check_version(version)  # first: another version has other fields
+        for name, value in known.items():
+            if name not in _DEFAULTS:
+                msg = f"A state has no field {name!r}. Pass what AttemptState.to_dict() returned."
+                raise ValueError(msg)
+            if name in _TIMES:
+                known[name] = _read(name, value)
         if known.get("ending") is not None:
             known["ending"] = GaveUp.from_dict(known["ending"])
         return cls(version=version, **known)
+
+    def is_settled(self, now: datetime) -> bool:
+        """Say whether, at ``now``, "not listed" means "not taken"."""
+        return self.settles_at is None or self.settles_at <= now
+
+    def with_retry(self, due: datetime) -> AttemptState:
+        """Return the state after a send that failed, with one more retry scheduled for ``due``."""
+        return AttemptState(
+            retries=self.retries + 1,
+            doubt_since=self.doubt_since,
+            deferrals=self.deferrals,
+            due=due,
+            round=self.round,
+            provider_id=self.provider_id,
+            settles_at=self.settles_at,
+            message_id=self.message_id,
+        )
 
     def with_deferral(self, now: datetime, due: datetime) -> AttemptState:
         """Return the state after one more deferral until ``due``."""
@@ -187,21 +210,29 @@ _DEFAULTS: Final = {f.name: f.default for f in fields(AttemptState) if f.name !=
 _TIMES: Final = frozenset({"doubt_since", "due", "settles_at", "deferred_since"})
 
 
-def _checked_count(name: str, value: object, *, least: int = 0) -> int:
-    if isinstance(value, int) and not isinstance(value, bool) and least <= value <= MOST_COUNTED:
-        return value
-    msg = f"{name} must be a whole number from {least} to {MOST_COUNTED}, got {value!r}. The state is corrupt."
-    raise ValueError(msg)
+def _check_version(version: object) -> None:
+    if type(version) is not int or version != STATE_VERSION:
+        msg = (
+            f"This state has version {version!r} and this smsretry reads version {STATE_VERSION}. "
+            "Upgrade the process that reads it before the one that writes it."
+        )
+        raise ValueError(msg)
 
 
-def _checked_time(name: str, value: object) -> None:
-    if value is not None and not (isinstance(value, datetime) and value.utcoffset() is not None):
+def _check_count(name: str, value: object, *, least: int = 0) -> None:
+    if type(value) is not int or not least <= value <= MOST_COUNTED:  # a bool is no count
+        msg = f"{name} must be a whole number from {least} to {MOST_COUNTED}, got {value!r}. The state is corrupt."
+        raise ValueError(msg)
+
+
+def _check_time(name: str, value: object) -> None:
+    if value is not None and (not isinstance(value, datetime) or value.utcoffset() is None):
         msg = f"{name} must be an aware datetime or None, got {value!r}. The state is corrupt."
         raise ValueError(msg)
 
 
-def _checked_text(name: str, value: object) -> None:
-    if value is not None and not (isinstance(value, str) and value):
+def _check_text(name: str, value: object) -> None:
+    if value is not None and (not isinstance(value, str) or not value):
         msg = f"{name} must be a str that is not empty or None, got {value!r}. The state is corrupt."
         raise ValueError(msg)
 
@@ -221,7 +252,10 @@ def _read(name: str, value: object) -> datetime | None:
         return None
     try:
         parsed = datetime.fromisoformat(value)  # type: ignore[arg-type]  # a wrong type is the error below
-    except (TypeError, ValueError) as error:
+        if parsed.utcoffset() is not None:
+            return parsed.astimezone(UTC)
+    except (TypeError, ValueError, OverflowError) as error:
         msg = f"{name} must be an ISO 8601 time, got {value!r}. The state is corrupt."
         raise ValueError(msg) from error
-    return parsed if parsed.utcoffset() is None else parsed.astimezone(UTC)
+    msg = f"{name} must be a time with an offset, got {value!r}. The state is corrupt."
+    raise ValueError(msg)

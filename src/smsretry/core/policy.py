@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from enum import StrEnum, unique
+from itertools import pairwise
 from typing import Any, Final, Self, assert_never
 
 from smsretry.core.failure import LONGEST_DELAY_S, RETRYABLE_KINDS, Failure, FailureKind
@@ -55,16 +56,21 @@ class OnUnknown(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class KindLimit:
-    """Hold the limits of one kind of failure that differ from the policy's own."""
+    """Hold the limits of one kind of failure that differ from the policy's own.
+
+    Raises ValueError that names the field.
+    """
 
     kind: FailureKind
     max_retries: int
     first_delay_s: float
     max_delay_s: float
 
-
-_QUEUE_FULL: Final = KindLimit(FailureKind.QUEUE_FULL, max_retries=9, first_delay_s=300.0, max_delay_s=7_200.0)
-"""Twilio queues ten hours of a sender's traffic (36,000 segments of a long code): these nine waits make 10.6 hours."""
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kind", FailureKind(self.kind))
+        _check_whole("max_retries", self.max_retries, hint="Use 0 to send once.")
+        for name in ("first_delay_s", "max_delay_s"):
+            object.__setattr__(self, name, _checked_duration(name, getattr(self, name)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,10 +108,11 @@ class RetryPolicy:
         _check_whole("max_retries", self.max_retries, hint="Use 0 to send once.")
         _check_whole("max_looks", self.max_looks, least=1, hint="Use OnUnknown.GIVE_UP to ask nothing.")
         for name in _DURATIONS:
-            _check_duration(name, getattr(self, name))
+            object.__setattr__(self, name, _checked_duration(name, getattr(self, name)))
         if not _is_number(self.multiplier) or not 1.0 <= self.multiplier <= LONGEST_DELAY_S:
             msg = f"multiplier must be 1 or more and finite, got {self.multiplier!r}. Use 1 for equal delays."
             raise ValueError(msg)
+        object.__setattr__(self, "multiplier", float(self.multiplier))
         object.__setattr__(self, "jitter", Jitter(self.jitter))
         object.__setattr__(self, "on_unknown", OnUnknown(self.on_unknown))
         object.__setattr__(self, "kind_limits", _checked_limits(self.kind_limits))
@@ -124,19 +131,21 @@ class RetryPolicy:
     def delay(self, failure: Failure, n: int, draw: float = 0.0) -> float:
         """Return the seconds before retry ``n`` after ``failure``: backoff, hint and jitter together.
 
-        ``draw`` is a random number from 0 up to, not including, 1.
+        ``draw`` is a random number from 0 up to, not including, 1. Jitter stays within the backoff; where the failure
+        asks for a wait, it is added to that, so that a whole campaign does not come back in the same instant.
         """
         limit = self._limit(failure.kind)
-        longest = _exponential(limit.first_delay_s, self.multiplier, n, limit.max_delay_s)
-        least = max(failure.min_delay_s, min(failure.retry_after_s or 0.0, self.max_hint_s))
+        backoff_s = _exponential(limit.first_delay_s, self.multiplier, n, limit.max_delay_s)
+        hint_s = failure.retry_after_s
+        least_s = failure.min_delay_s if hint_s is None else max(failure.min_delay_s, min(hint_s, self.max_hint_s))
         match self.jitter:
             case Jitter.NONE:
-                return max(longest, least)
+                return max(backoff_s, least_s)
             case Jitter.FULL:
-                return least + draw * longest
+                return least_s + draw * backoff_s
             case Jitter.EQUAL:
-                half = longest / 2
-                return max(half, least) + draw * half
+                half_s = backoff_s / 2
+                return max(half_s, least_s) + draw * half_s
             case _ as unreachable:  # pragma: no cover
                 assert_never(unreachable)
 
@@ -155,23 +164,23 @@ class RetryPolicy:
         ``state`` is the state that the attempt was made with, ``draw`` a random number from 0 up to, not including, 1.
         `Deferred` comes back where no retry is left but the provider must be asked before the message may end.
         """
-        doubt = self._doubt_after(failure, state, now, began or now)
-        if doubt.doubt_since is not None and self.on_unknown is OnUnknown.GIVE_UP:
-            return GaveUp(failure, GiveUpReason.OUTCOME_UNKNOWN, state.retries + 1)
+        attempts = state.retries + 1
+        state = self._doubt_after(failure, state, now, began or now)
+        if state.doubt_since is not None and self.on_unknown is OnUnknown.GIVE_UP:
+            return GaveUp(failure, GiveUpReason.OUTCOME_UNKNOWN, attempts)
         if not self.should_retry(failure, state.retries):
-            return self.end(GaveUp(failure, _end_reason(failure), state.retries + 1), doubt, now=now)
-        delay_s = self.delay(failure, state.retries + 1, draw)
+            return self.end(GaveUp(failure, _end_reason(failure), attempts), state, now=now)
+        delay_s = self.delay(failure, attempts, draw)
         due = now + timedelta(seconds=delay_s)
         if send_before is not None and due > send_before:
-            late = GaveUp(failure, GiveUpReason.EXPIRED, state.retries + 1, would_retry_at=due)
-            return self.end(late, doubt, now=now)
-        return RetryAfter(delay_s, failure, replace(doubt, retries=state.retries + 1, due=due))
+            return self.end(GaveUp(failure, GiveUpReason.EXPIRED, attempts, due), state, now=now)
+        return RetryAfter(delay_s, failure, state.with_retry(due))
 
     def end(self, ending: GaveUp, state: AttemptState, *, now: datetime) -> Deferred | GaveUp:
         """End a message as ``ending``, or, while its outcome is in doubt, defer it until the doubt can be settled."""
         if state.doubt_since is None:
             return ending
-        if state.settles_at is None or state.settles_at <= now:
+        if state.is_settled(now):
             return Deferred(0.0, DeferReason.IN_DOUBT, replace(state, ending=ending, due=now))
         return self.look_again(replace(state, ending=ending), now=now)
 
@@ -181,6 +190,19 @@ class RetryPolicy:
         if state.settles_at is not None and state.settles_at > now:
             delay_s = min(delay_s, (state.settles_at - now).total_seconds())
         return Deferred(delay_s, DeferReason.IN_DOUBT, state.with_deferral(now, now + timedelta(seconds=delay_s)))
+
+    def may_look_again(self, state: AttemptState, *, now: datetime) -> bool:
+        """Say whether a provider that could not settle the doubt so far may be asked once more.
+
+        Until "not listed" would mean "not taken" it may, in as many looks as that takes, so that this ends even where
+        the clock stands still; from then on up to ``max_looks`` in all. Neither goes on beyond ``max_deferral_s``.
+        """
+        waited = now - (state.deferred_since or now)
+        if waited >= timedelta(seconds=self.max_deferral_s):
+            return False
+        wait_s = max(self.settle_after_s, self.settle_after_error_s)
+        early_looks = 0 if state.is_settled(now) else _SLOWEST_LOOK + math.ceil(wait_s / 2**_SLOWEST_LOOK)
+        return state.looks < self.max_looks + early_looks
 
     def schedule(self, kind: FailureKind | None = None) -> tuple[float, ...]:
         """Return the waits in seconds, without jitter and hints, of a message that always fails with ``kind``.
@@ -231,15 +253,20 @@ class RetryPolicy:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Rebuild what `to_dict` returned; raise ValueError for another version, an unknown field or a bad value."""
+        if not isinstance(data, Mapping):
+            msg = f"A policy must be a JSON object, got {type(data).__name__}. Pass policy.to_dict()."
+            raise ValueError(msg)  # noqa: TRY004  # one error type for everything that is corrupt
         known = dict(data)
-        if (version := known.pop("v", None)) != POLICY_VERSION:
+        version = known.pop("v", None)
+        if type(version) is not int or version != POLICY_VERSION:
             msg = f"This policy has version {version!r} and this smsretry reads version {POLICY_VERSION}. Upgrade it."
             raise ValueError(msg)
-        if unknown := sorted(set(known) - set(_FIELDS)):
-            msg = f"A policy has no field {unknown[0]!r}. Pass what RetryPolicy.to_dict() returned."
-            raise ValueError(msg)
+        for name in known:
+            if name not in _FIELDS:
+                msg = f"A policy has no field {name!r}. Pass what RetryPolicy.to_dict() returned."
+                raise ValueError(msg)
         if "kind_limits" in known:
-            known["kind_limits"] = tuple(KindLimit(FailureKind(kind), *rest) for kind, *rest in known["kind_limits"])
+            known["kind_limits"] = _read_limits(known["kind_limits"])
         return cls(**known)
 
     def _limit(self, kind: FailureKind | None) -> KindLimit | RetryPolicy:
@@ -250,13 +277,15 @@ class RetryPolicy:
 
     def _doubt_after(self, failure: Failure, state: AttemptState, now: datetime, began: datetime) -> AttemptState:
         """Return ``state`` after one more send: look-ups start anew, and a doubtful end opens or prolongs the doubt."""
-        fresh = replace(state, looks=0, deferred_since=None, ending=None)
         if not failure.maybe_sent:
-            return fresh
+            fresh = state.looks == 0 and state.deferred_since is None
+            return state if fresh else replace(state, looks=0, deferred_since=None)
         lost = failure.kind is FailureKind.LOST_ANSWER
         settles_at = now + timedelta(seconds=self.settle_after_s if lost else self.settle_after_error_s)
         return replace(
-            fresh,
+            state,
+            looks=0,
+            deferred_since=None,
             doubt_since=state.doubt_since or began,
             settles_at=settles_at if state.settles_at is None else max(settles_at, state.settles_at),
         )
@@ -275,10 +304,10 @@ _DURATIONS: Final = (
 
 def _exponential(first_s: float, multiplier: float, n: int, cap_s: float) -> float:
     """Return ``first_s * multiplier ** (n - 1)``, ``cap_s`` at most, in constant time for any n."""
-    if first_s == 0.0:
-        return 0.0
+    if first_s == 0.0 or multiplier == 1.0:
+        return min(first_s, cap_s)
     try:
-        return min(first_s * float(multiplier) ** (n - 1), cap_s)
+        return min(first_s * multiplier ** (n - 1), cap_s)
     except OverflowError:
         return cap_s
 
@@ -290,7 +319,7 @@ def _end_reason(failure: Failure) -> GiveUpReason:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _check_whole(name: str, value: object, *, least: int = 0, hint: str) -> None:
@@ -299,15 +328,30 @@ def _check_whole(name: str, value: object, *, least: int = 0, hint: str) -> None
         raise ValueError(msg)
 
 
-def _check_duration(name: str, value: float) -> None:
+def _checked_duration(name: str, value: float) -> float:
     if not _is_number(value) or not 0.0 <= value <= LONGEST_DELAY_S:
         msg = f"{name} must be from 0 to {LONGEST_DELAY_S:.0f} seconds, got {value!r}. Give seconds as a number."
         raise ValueError(msg)
+    return float(value)
 
 
-def _checked_limits(limits: tuple[KindLimit, ...]) -> tuple[KindLimit, ...]:
-    for limit in limits:
-        _check_whole("max_retries", limit.max_retries, hint="Use 0 to send once.")
-        _check_duration("first_delay_s", limit.first_delay_s)
-        _check_duration("max_delay_s", limit.max_delay_s)
-    return tuple(sorted(limits, key=lambda limit: limit.kind.value))  # one order, so that equal policies are equal
+def _checked_limits(limits: Iterable[KindLimit]) -> tuple[KindLimit, ...]:
+    """Return them in one order, so that equal policies are equal."""
+    ordered = tuple(sorted(limits, key=lambda limit: limit.kind.value))
+    for one, next_one in pairwise(ordered):
+        if one.kind is next_one.kind:
+            msg = f"kind_limits must name each kind once, got {one.kind.value} twice. Use for_kind()."
+            raise ValueError(msg)
+    return ordered
+
+
+def _read_limits(rows: Any) -> tuple[KindLimit, ...]:
+    try:
+        return tuple(KindLimit(*row) for row in rows)
+    except TypeError as error:
+        msg = f"kind_limits must be rows of kind, max_retries, first_delay_s, max_delay_s ({error})."
+        raise ValueError(msg) from error
+
+
+_QUEUE_FULL: Final = KindLimit(FailureKind.QUEUE_FULL, max_retries=9, first_delay_s=300.0, max_delay_s=7_200.0)
+"""Twilio queues ten hours of a sender's traffic (36,000 segments of a long code): these nine waits make 10.6 hours."""
