@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Any, Final, assert_never
 
 from smsretry.core.failure import Failure, FailureKind
+from smsretry.core.http import failure_of_status, http_date, retry_after_s
+from smsretry.core.mask import mask_numbers_in
+from smsretry.core.network import Departure, attribute, departure_of, innermost, names_of
 from smsretry.errors import ConfigurationError, InvalidMessage, ProviderError
+
+LONGEST_DETAIL: Final = 300
+"""Characters of a provider's words that a `Failure` keeps."""
+
+_MOST_MEMBERS: Final = 1_000
+_STATUS_OF: Final = {
+    "requests.exceptions.HTTPError": ("response", "status_code"),
+    "httpx.HTTPStatusError": ("response", "status_code"),
+    "aiohttp.client_exceptions.ClientResponseError": ("", "status"),
+    "urllib.error.HTTPError": ("", "code"),
+}
+"""Where the exceptions that stand for an answer keep it, and its status."""
 
 
 def classify_error(error: Exception) -> Failure:
-    """Classify ``error`` by its type alone; what nobody listed may have been sent. Never raises."""
-    match error:
-        case ProviderError():
-            return error.failure
-        case InvalidMessage():
-            return Failure.of(FailureKind.CONTENT, detail=str(error))
-        case ConfigurationError():
-            return Failure.of(FailureKind.SENDER_CONFIG, detail=str(error))
-        case _:
-            return Failure.of(FailureKind.LOST_ANSWER, detail=type(error).__qualname__, unmapped=True)
+    """Classify ``error`` by its type and attributes; what nobody listed may have been sent. Never raises.
+
+    It knows the library's own exceptions, the network exceptions of `smsretry.core.network` and the HTTP status errors
+    of the same clients. A group is judged by its members: one that may have been sent decides. The ``detail`` names
+    types and codes only, since the text of a foreign exception may hold a number.
+    """
+    if isinstance(error, ExceptionGroup):
+        failures = [_classify_one(member) for member in _members(error)]
+        return max(failures, key=lambda failure: failure.maybe_sent)
+    return _classify_one(error)
 
 
 def chain(*classifiers: Callable[[Exception], Failure | None]) -> Callable[[Exception], Failure]:
@@ -31,3 +48,104 @@ def chain(*classifiers: Callable[[Exception], Failure | None]) -> Callable[[Exce
         return classify_error(error)
 
     return classify
+
+
+def named(error: BaseException) -> str:
+    """Return the type of ``error`` and of what it wraps: what may be told of an exception whose text is not ours."""
+    inner = innermost(error)
+    types = [type(error)] if inner is error else [type(error), type(inner)]
+    return said(": ".join(each.__qualname__ for each in types))
+
+
+def said(text: object) -> str:
+    """Return a provider's own words on one line, phone numbers masked and cut to `LONGEST_DETAIL` characters."""
+    if not isinstance(text, str):
+        return ""
+    # A number in a quoted URL has its plus sign written as %2B, which would hide its beginning.
+    plain = text[: 4 * LONGEST_DETAIL].replace("%2B", "+").replace("%2b", "+")
+    return " ".join(mask_numbers_in(plain).split())[:LONGEST_DETAIL]
+
+
+def hint_s(headers: object, now: datetime | None = None) -> float | None:
+    """Return the Retry-After of ``headers`` in seconds, None without a usable one. Never raises.
+
+    A date counts from the answer's own Date, which knows no difference between two clocks, else from ``now``.
+    """
+    asked, date = _header(headers, "Retry-After"), _header(headers, "Date")
+    since = (http_date(date) if asked and date else None) or now
+    return retry_after_s(asked, since or _LAST_MOMENT)
+
+
+_LAST_MOMENT: Final = datetime.fromisoformat("9999-12-31T00:00:00+00:00")
+"""Stands where no clock is known: every date lies before it, and so is no hint."""
+
+
+def _classify_one(error: Exception) -> Failure:
+    match error:
+        case ProviderError():
+            return _stated(error)
+        case InvalidMessage():
+            return Failure.of(FailureKind.CONTENT, detail=_own_words(error))
+        case ConfigurationError():
+            return Failure.of(FailureKind.SENDER_CONFIG, detail=_own_words(error))
+        case _:
+            return _of_client(error)
+
+
+def _of_client(error: Exception) -> Failure:
+    match departure_of(error):
+        case Departure.NOT_SENT:
+            return Failure.of(FailureKind.TEMPORARY, detail=named(error))
+        case Departure.UNSENDABLE:
+            return Failure.of(FailureKind.SENDER_CONFIG, detail=named(error))
+        case Departure.MAYBE_SENT:
+            return _answered(error) or Failure.of(FailureKind.LOST_ANSWER, detail=named(error))
+        case None:
+            return Failure.of(FailureKind.LOST_ANSWER, detail=named(error), unmapped=True)
+        case _ as unreachable:
+            assert_never(unreachable)
+
+
+def _answered(error: Exception) -> Failure | None:
+    for name in names_of(error):
+        if (places := _STATUS_OF.get(name)) is not None:
+            place, status_name = places
+            answer = attribute(error, place) if place else error
+            status = attribute(answer, status_name)
+            hint = hint_s(attribute(answer, "headers"))
+            return failure_of_status(status, retry_after_s=hint) if isinstance(status, int) else None
+    return None
+
+
+def _stated(error: ProviderError) -> Failure:
+    try:
+        return error.failure
+    except (ValueError, TypeError, IndexError, AttributeError):  # its args were changed after it was raised
+        return Failure.of(FailureKind.LOST_ANSWER, detail=named(error), unmapped=True)
+
+
+def _own_words(error: Exception) -> str:
+    return " ".join(said(part) for part in error.args) or named(error)
+
+
+def _members(group: ExceptionGroup[Exception]) -> Iterable[Exception]:
+    """Yield the exceptions of a group and of the groups in it; one that goes on too long stands for the rest."""
+    ahead: list[Exception] = [group]
+    for _ in range(_MOST_MEMBERS):
+        each = ahead.pop(0)
+        if isinstance(each, ExceptionGroup):
+            ahead = [*each.exceptions, *ahead]
+        else:
+            yield each
+        if not ahead:
+            return
+    yield group
+
+
+def _header(headers: object, name: str) -> str | None:
+    get: Any = attribute(headers, "get")
+    try:
+        value = get(name) if callable(get) else None
+    except Exception:  # noqa: BLE001  # a foreign mapping
+        return None
+    return value if isinstance(value, str) else None

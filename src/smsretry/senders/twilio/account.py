@@ -1,0 +1,132 @@
+"""Read what a sender needs to know of its Twilio account, and say clearly what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from smsretry.core.mask import mask_number
+from smsretry.core.message import Message
+from smsretry.errors import ConfigurationError
+from smsretry.senders.twilio.lookup import Sender
+
+VARIABLES: Final[Mapping[str, str]] = {
+    "account_sid": "TWILIO_ACCOUNT_SID",
+    "auth_token": "TWILIO_AUTH_TOKEN",  # the name of a variable
+    "api_key": "TWILIO_API_KEY",
+    "api_secret": "TWILIO_API_SECRET",
+    "from_number": "TWILIO_FROM_NUMBER",
+    "messaging_service_sid": "TWILIO_MESSAGING_SERVICE_SID",
+    "base_url": "TWILIO_BASE_URL",
+}
+"""The environment variable of each setting."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Hold what was given, None for what was not; nothing is checked."""
+
+    account_sid: str | None = None
+    auth_token: str | None = field(default=None, repr=False)
+    api_key: str | None = field(default=None, repr=False)
+    api_secret: str | None = field(default=None, repr=False)
+    from_number: str | None = None
+    messaging_service_sid: str | None = None
+    base_url: str | None = None
+
+    def __repr__(self) -> str:
+        shown = {
+            "account_sid": self.account_sid and mask_number(self.account_sid),
+            "from_number": self.from_number and mask_number(self.from_number),
+            "messaging_service_sid": self.messaging_service_sid,
+            "base_url": self.base_url,
+        }
+        return ", ".join(f"{name}={value!r}" for name, value in shown.items() if value)
+
+    def completed_from(self, env: Mapping[str, str]) -> Settings:
+        """Return these settings with ``env`` for what was not given; one given sender, or login, replaces the other."""
+        given = {name: value for name in VARIABLES if (value := getattr(self, name))}
+        found = {name: value for name in VARIABLES if (value := env.get(VARIABLES[name], "").strip())}
+        for either in (("from_number", "messaging_service_sid"), ("auth_token", "api_key", "api_secret")):
+            if not given.keys().isdisjoint(either):
+                found = {name: value for name, value in found.items() if name not in either}
+        return Settings(**(found | given))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """Hold a complete, checked set of credentials and the default sender."""
+
+    account_sid: str
+    username: str = field(repr=False)
+    password: str = field(repr=False)
+    sender: Sender | None
+    base_url: str | None
+
+    @classmethod
+    def checked(cls, settings: Settings, *, from_env: bool) -> Account:
+        """Return the account; raise `ConfigurationError` that names the argument or variable which is missing."""
+        names = VARIABLES if from_env else {name: name for name in VARIABLES}
+        username, password = _login(settings, names)
+        return cls(
+            account_sid=_needed("account_sid", settings, names),
+            username=username,
+            password=password,
+            sender=_default_sender(settings, names),
+            base_url=_base_url(settings, names),
+        )
+
+    def sender_of(self, message: Message) -> Sender:
+        """Return the message's own sender, else the default; raise `ConfigurationError` where there is neither."""
+        if message.sender_id is not None:
+            return Sender.of(message.sender_id)
+        if self.sender is None:
+            raise ConfigurationError(
+                "This message has no sender_id and the sender has no default. Pass from_number or "
+                "messaging_service_sid to TwilioSender, or set TWILIO_FROM_NUMBER or TWILIO_MESSAGING_SERVICE_SID "
+                "for TwilioSender.from_env()."
+            )
+        return self.sender
+
+    def expected_sender(self, message: Message) -> Sender | None:
+        """Return the sender of ``message`` as far as it is known."""
+        return self.sender if message.sender_id is None else Sender.of(message.sender_id)
+
+
+def _login(settings: Settings, names: Mapping[str, str]) -> tuple[str, str]:
+    if settings.api_key or settings.api_secret:
+        return _needed("api_key", settings, names), _needed("api_secret", settings, names)
+    if not settings.auth_token and settings.account_sid:
+        raise ConfigurationError(
+            f"{names['auth_token']} is missing. Set it, or {names['api_key']} and {names['api_secret']}, to what "
+            "Twilio's console shows."
+        )
+    return _needed("account_sid", settings, names), settings.auth_token or ""
+
+
+def _needed(name: str, settings: Settings, names: Mapping[str, str]) -> str:
+    value: str | None = getattr(settings, name)
+    if not value:
+        raise ConfigurationError(f"{names[name]} is missing. Set it to what Twilio's console shows.")
+    return value
+
+
+def _default_sender(settings: Settings, names: Mapping[str, str]) -> Sender | None:
+    if settings.from_number and settings.messaging_service_sid:
+        raise ConfigurationError(
+            f"{names['from_number']} and {names['messaging_service_sid']} are both set. Keep one: it is the default "
+            "sender of every message without a sender_id."
+        )
+    if settings.messaging_service_sid:
+        return Sender(messaging_service_sid=settings.messaging_service_sid)
+    return Sender(from_=settings.from_number) if settings.from_number else None
+
+
+def _base_url(settings: Settings, names: Mapping[str, str]) -> str | None:
+    if settings.base_url and not settings.base_url.startswith(("https://", "http://")):
+        raise ConfigurationError(
+            f"{names['base_url']} must begin with https:// or http://, got {settings.base_url!r}. Leave it out to "
+            "reach Twilio itself."
+        )
+    return settings.base_url.rstrip("/") if settings.base_url else None

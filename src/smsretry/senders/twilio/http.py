@@ -1,0 +1,176 @@
+"""Let Twilio's own client make one request under one deadline, over connections that a process shares.
+
+Importing this needs the extra ``twilio``; `smsretry.senders.twilio.sender` does it at the first send.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Mapping
+from time import monotonic
+from typing import Any, Final
+
+from requests import PreparedRequest, Request, Session
+from requests import Response as Answer
+from requests.adapters import HTTPAdapter
+from twilio.base.exceptions import TwilioException  # type: ignore[import-untyped]
+from twilio.http import HttpClient  # type: ignore[import-untyped]
+from twilio.http.response import Response  # type: ignore[import-untyped]
+from twilio.rest import Client  # type: ignore[import-untyped]
+from urllib3 import Timeout
+
+from smsretry.core.failure import Failure, FailureKind
+from smsretry.core.mask import mask_numbers_in
+from smsretry.errors import ProviderError
+from smsretry.senders.twilio.deadline import POOLS
+from smsretry.senders.twilio_codes import PROVIDER
+
+__all__ = ["Client", "OneCall", "Pool", "TwilioException"]
+
+_KEPT_HEADERS: Final = ("Retry-After", "Date", "Twilio-Request-Id")
+_PLUS: Final = re.compile("%2b", re.IGNORECASE)
+_log: Final = logging.getLogger("smsretry.twilio")
+
+
+class OneCall(HttpClient):  # type: ignore[misc]
+    """Be the HTTP client of one call of Twilio's client: ``total_s`` seconds for all its requests together.
+
+    ``headers`` holds what Twilio's exceptions lose of the last answer: Retry-After, Date and Twilio-Request-Id. Nothing
+    is logged, no redirect followed, and no request repeated.
+    """
+
+    def __init__(self, pool: Pool, *, total_s: float, connect_s: float) -> None:
+        super().__init__(_log, is_async=False)
+        self.headers: dict[str, str] = {}
+        self._pool = pool
+        self._connect_s = connect_s
+        self._ends_s = monotonic() + total_s
+
+    def request(  # noqa: PLR0917  # Twilio's signature
+        self,
+        method: str,
+        uri: str,
+        params: Mapping[str, object] | None = None,
+        data: Mapping[str, object] | None = None,
+        headers: Mapping[str, str] | None = None,
+        auth: tuple[str, str] | None = None,
+        timeout: float | None = None,  # noqa: ARG002  # the deadline of the call holds
+        allow_redirects: bool = False,  # noqa: ARG002, FBT001, FBT002  # none is followed
+    ) -> Response:
+        """Make one request; raise `ProviderError` where a create succeeded without saying under which SID.
+
+        Any other answer goes back to Twilio's client, the phone numbers of an error masked; network exceptions come
+        through as requests raises them.
+        """
+        left_s = self._ends_s - monotonic()
+        if left_s <= 0:
+            raise TimeoutError("the time for this call is over")
+        request = Request(method, uri, params=params, data=data, headers=headers, auth=auth)
+        answer = self._pool.send(request, Timeout(connect=min(self._connect_s, left_s), total=left_s))
+        self.headers = {name: answer.headers[name] for name in _KEPT_HEADERS if name in answer.headers}
+        status, text = answer.status_code, answer.text
+        if not 200 <= status < 300:
+            return Response(status, masked_body(text), self.headers)
+        if method == "POST" and not _has_sid(text):
+            raise ProviderError(_without_sid(status, self.headers))
+        return Response(status, text, self.headers)
+
+
+class Pool:
+    """Keep up to ``max_connections`` connections for the calls of one process; make none before the first request."""
+
+    def __init__(self, max_connections: int) -> None:
+        self._session = Session()
+        self._adapter = _Adapter(pool_maxsize=max_connections, max_retries=0)
+        for name in ("urllib3.connectionpool", "urllib3.connection"):
+            logging.getLogger(name).addFilter(_QUIET)  # once: a second time does nothing
+
+    def send(self, request: Request, timeout: Timeout) -> Answer:
+        """Send ``request`` once and read the whole answer, its redirect if it is one."""
+        prepared: PreparedRequest = self._session.prepare_request(request)
+        # Proxies and certificates as the environment has them, like any program that uses requests.
+        settings: dict[str, Any] = {
+            **self._session.merge_environment_settings(prepared.url or "", {}, None, None, None),
+            "timeout": timeout,
+            "stream": True,
+        }
+        answer = self._adapter.send(prepared, **settings)
+        _ = answer.content  # read it here, under the deadline
+        return answer
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        self._adapter.close()
+
+
+def masked_body(text: str) -> str:
+    """Return the body of an error with phone numbers masked; JSON stays JSON."""
+    try:
+        return json.dumps(_masked(json.loads(text)))
+    except (ValueError, RecursionError):
+        return _masked_text(text)
+
+
+def _masked(value: object) -> object:
+    match value:
+        case str():
+            return _masked_text(value)
+        case list():
+            return [_masked(each) for each in value]
+        case dict():
+            return {_masked_text(name): _masked(each) for name, each in value.items()}
+        case _:
+            return value
+
+
+def _masked_text(text: str) -> str:
+    # A number in a quoted URL has its plus sign written as %2B, which would hide its beginning.
+    return mask_numbers_in(_PLUS.sub("+", text))
+
+
+def _has_sid(text: str) -> bool:
+    try:
+        created = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    sid = created.get("sid") if isinstance(created, dict) else None
+    return isinstance(sid, str) and bool(sid)
+
+
+def _without_sid(status: int, headers: Mapping[str, str]) -> Failure:
+    request_id = headers.get("Twilio-Request-Id", "")
+    detail = f"HTTP {status} without a SID" + (f" [{request_id}]" if request_id.isalnum() else "")
+    return Failure.of(FailureKind.LOST_ANSWER, http_status=status, detail=detail, provider=PROVIDER)
+
+
+class _Adapter(HTTPAdapter):
+    """Use connections with deadlines, directly and through HTTP proxies."""
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = POOLS
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(proxy, **kwargs)
+        if not proxy.lower().startswith("socks"):  # those connect in a way of their own
+            manager.pool_classes_by_scheme = POOLS
+        return manager
+
+
+class _QuietNumbers(logging.Filter):
+    """Mask phone numbers in what urllib3 logs of a URL of Twilio's: a list names the recipient in its query."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if isinstance(record.args, tuple):
+            record.args = tuple(_without_number(each) for each in record.args)
+        return True
+
+
+def _without_number(value: object) -> object:
+    is_ours = isinstance(value, str) and "/Accounts/" in value and "/Messages" in value
+    return _masked_text(value) if is_ours and isinstance(value, str) else value
+
+
+_QUIET: Final = _QuietNumbers()
