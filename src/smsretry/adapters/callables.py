@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import random
 import time
-import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, ParamSpec, TypeVar, assert_never, cast
+from typing import Any, Final, ParamSpec, TypeVar, assert_never, cast
 
 from smsretry.core.classify import classify_error
-from smsretry.core.failure import Failure
+from smsretry.core.failure import Failure, FailureKind
 from smsretry.core.message import Message, Receipt
 from smsretry.core.outcome import Accepted, AttemptState, Deferred, GaveUp, RetryAfter
 from smsretry.core.policy import RetryPolicy
-from smsretry.dispatcher import Dispatcher
-from smsretry.errors import ProviderError, not_accepted
+from smsretry.dispatcher import Dispatcher, new_id
+from smsretry.errors import ConfigurationError, ProviderError, not_accepted
 from smsretry.ports import AnalyticsSink, Classifier
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+_NOT_PLAIN: Final = (inspect.iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction)
 
 
 def send_with_retry(
@@ -30,21 +32,25 @@ def send_with_retry(
     """Send ``message``, waiting between attempts with ``sleep`` (seconds), until it is accepted or has ended.
 
     Return the provider's `Receipt`. Raise `smsretry.SendFailed` where it was not taken and `smsretry.SendUnknown` where
-    nobody can tell, both `smsretry.NotAccepted`, with the sender's exception as ``__cause__``. A message without an id
-    gets one for this call.
+    nobody can tell, both `smsretry.NotAccepted`; where an attempt ended it, the sender's exception is its
+    ``__cause__``. A message without an id gets one for this call.
     """
-    message = message.with_id(uuid.uuid4().hex)
+    if message.id is None:
+        message = message.with_id(new_id())
     state = AttemptState()
     while True:
         outcome = dispatcher.attempt(message, state)
         match outcome:
-            case Accepted(receipt):
-                return receipt
-            case RetryAfter(delay_s) | Deferred(delay_s):
+            case Accepted():
+                return outcome.receipt
+            case RetryAfter() | Deferred():
                 state = outcome.state
-                sleep(delay_s)
+                sleep(outcome.delay_s)
             case GaveUp():
-                raise not_accepted(str(message.id), outcome) from outcome.cause
+                try:
+                    raise not_accepted(str(message.id), outcome) from outcome.cause
+                finally:
+                    del outcome  # its cause holds this frame: the two would keep each other alive
             case _ as unreachable:
                 assert_never(unreachable)
 
@@ -62,17 +68,22 @@ def retrying(
 
     ``classify`` says what an exception of it means; by default one that nobody listed may have been sent, and a text
     that may have been sent is not sent again (`smsretry.SendUnknown`). ``judge`` serves functions that return a failure
-    instead of raising it: it gets what was returned and says which `Failure` it is, or None where it was sent.
+    instead of raising it: it gets what was returned and says which `Failure` it is, or None where it was sent. Where
+    it raises, the text may have been sent.
 
-    The wrapped function raises `smsretry.NotAccepted` where the text has ended, with its own exception as ``__cause__``.
+    The wrapped function raises `smsretry.NotAccepted` where the text has ended, with its own exception as its
+    ``__cause__``. Calls share nothing, so it may be called from many threads. Raises `smsretry.ConfigurationError`
+    where what is wrapped is no plain function.
     """
+    dispatcher = Dispatcher(_Callable(judge), policy=policy, classify=classify, sink=sink, draw=draw)
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        _check_plain(function)
+
         @functools.wraps(function)
         def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-            call = _Call(lambda: function(*args, **kwargs), judge)
-            dispatcher = Dispatcher(call, policy=policy, classify=classify, sink=sink, draw=draw)
-            send_with_retry(dispatcher, cast("Message", _Unaddressed()), sleep=sleep)
+            call = _Call(functools.partial(function, *args, **kwargs))
+            send_with_retry(dispatcher, cast("Message", call), sleep=sleep)
             return cast("R", call.result)
 
         return wrapper
@@ -80,32 +91,57 @@ def retrying(
     return decorate
 
 
-@dataclass(frozen=True, slots=True)
-class _Unaddressed:
-    """Stand for a message of which only the wrapped function knows number and text."""
+def _check_plain(function: object) -> None:
+    if not callable(function) or any(is_of_kind(function) for is_of_kind in _NOT_PLAIN):
+        name = getattr(function, "__qualname__", type(function).__name__)
+        msg = f"retrying wraps a plain function that sends one text and returns, got {name}. Wrap one that is called."
+        raise ConfigurationError(msg)
 
-    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+@dataclass(slots=True)
+class _Call:
+    """Stand for a message of which only the wrapped function knows number and text, and keep what it returned."""
+
+    run: Callable[[], Any]
+    result: Any = None
+    id: str = field(default_factory=new_id)
     campaign: None = None
     send_before: None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
-    def with_id(self, _: str) -> _Unaddressed:
-        return self
 
+class _Callable:
+    """Be the sender of all calls of a wrapped function; each brings what it calls and keeps what came back."""
 
-class _Call:
-    """Be the sender of one call of a wrapped function, and keep what it returned."""
-
-    def __init__(self, call: Callable[[], Any], judge: Callable[[Any], Failure | None] | None) -> None:
-        self._call = call
+    def __init__(self, judge: Callable[[Any], Failure | None] | None) -> None:
         self._judge = judge
-        self.result: Any = None
 
-    def send(self, _: Message, /) -> Receipt:
-        self.result = self._call()
-        failure = None if self._judge is None else self._judge(self.result)
+    def send(self, message: Message, /) -> Receipt:
+        call = cast("_Call", message)
+        call.result = result = call.run()
+        if inspect.iscoroutine(result):
+            result.close()
+            raise ConfigurationError("retrying wraps a plain function, got one that returns a coroutine.")
+        failure, receipt = self._judged(result)
         if failure is not None:
             raise ProviderError(failure)
-        if isinstance(self.result, Receipt):
-            return self.result
-        return Receipt("callable", str(getattr(self.result, "sid", "") or ""), datetime.now(UTC))
+        return receipt
+
+    def _judged(self, result: object) -> tuple[Failure | None, Receipt]:
+        """Judge what was returned; whatever goes wrong here comes after the text may have left."""
+        try:
+            failure = None if self._judge is None else self._judge(result)
+            receipt = result if isinstance(result, Receipt) else _receipt_of(result)
+        except Exception as error:
+            raise _lost(f"judging the result raised {type(error).__qualname__}") from error
+        if failure is not None and not isinstance(failure, Failure):
+            raise _lost(f"judge must return a Failure or None, got {type(failure).__qualname__}")
+        return failure, receipt
+
+
+def _receipt_of(result: object) -> Receipt:
+    return Receipt("callable", str(getattr(result, "sid", "") or ""), datetime.now(UTC))
+
+
+def _lost(detail: str) -> ProviderError:
+    return ProviderError(Failure.of(FailureKind.LOST_ANSWER, detail=detail))

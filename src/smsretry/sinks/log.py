@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Final
 
 from smsretry.core.events import Event, MessageAccepted, MessageDeferred, MessageFailed, RetryScheduled
 
-_LEVELS: Final = {
+_LEVELS: Final[Mapping[type[Event], int]] = {
     MessageAccepted: logging.INFO,
     RetryScheduled: logging.WARNING,
     MessageDeferred: logging.INFO,
@@ -24,6 +25,8 @@ class LogSink:
     def record(self, event: Event, /) -> None:
         """Log ``event`` on the level that fits what happened."""
         level = _LEVELS.get(type(event), logging.INFO)
+        if not self._logger.isEnabledFor(level):
+            return
         self._logger.log(level, "%s: %s", event.message_id, _told(event), extra={"smsretry": event.to_dict()})
 
 

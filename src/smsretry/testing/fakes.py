@@ -42,7 +42,10 @@ class FakeClock:
         self._now += timedelta(seconds=seconds)
 
     def sleep(self, seconds: float) -> None:
-        """Move the clock forward and note the wait, in place of ``time.sleep``."""
+        """Move the clock forward and note the wait, in place of ``time.sleep``; raise ValueError below 0."""
+        if seconds < 0:
+            msg = f"seconds must be 0 or more, got {seconds!r}. time.sleep refuses it too."
+            raise ValueError(msg)
         self.sleeps.append(seconds)
         self.advance(seconds)
 
@@ -80,7 +83,7 @@ class ScriptedSender:
             case Failure():
                 raise ProviderError(answer)
             case _:
-                raise answer
+                raise answer.with_traceback(None)  # one that is raised again would keep every traceback
 
     def find(self, message: Message, /, *, since: datetime, exclude: Collection[str] = ()) -> LookUp:
         """Give the next answer of ``finds``, or `NotSeen` as of now."""
