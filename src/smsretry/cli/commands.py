@@ -1,0 +1,120 @@
+"""The commands and their options; each imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+import smsretry as package
+from smsretry.core.failure import FailureKind
+from smsretry.core.policy import RetryPolicy
+
+KINDS = click.Choice([kind.value for kind in FailureKind])
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package.__version__, prog_name="smsretry")
+def smsretry() -> None:
+    """Send each text once, and see why each retry happened."""
+
+
+@smsretry.command()
+@click.option("--messages", default=200, show_default=True, type=click.IntRange(10, 100_000), help="How many texts.")
+@click.option("--seed", default=1, show_default=True, help="The same seed gives the same faults.")
+@click.option("--folder", type=click.Path(path_type=Path), help="Keep the database and logs here.")
+def demo(messages: int, seed: int, folder: Path | None) -> None:
+    """Watch a campaign go through a real worker to a Twilio that fails.
+
+    Starts a Twilio simulator and a Celery worker of their own, with a broker in files and a SQLite database, and ends
+    both. Nothing leaves this machine.
+    """
+    from smsretry.cli.demo import run_demo
+
+    if not run_demo(Console(), messages=messages, seed=seed, folder=folder):
+        raise click.ClickException("A text was lost or doubled: this should never happen, please report it.")
+
+
+@smsretry.command()
+@click.argument("code", type=int)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def explain(code: int, as_json: bool) -> None:  # noqa: FBT001  # click passes options by name
+    """Say what Twilio's error CODE means and what is done about it."""
+    from smsretry.cli.explain import explained
+
+    facts = explained(code)
+    if as_json:
+        click.echo(json.dumps(facts))
+    else:
+        _print_facts(f"Twilio {code}", facts)
+
+
+@smsretry.command()
+@click.option("--kind", type=KINDS, help="The schedule after failures of this kind.")
+@click.option("--max-retries", default=3, show_default=True, type=click.IntRange(0))
+@click.option(
+    "--first-delay", "first_delay_s", default=2.0, show_default=True, type=click.FloatRange(0), help="Seconds."
+)
+@click.option("--multiplier", default=2.0, show_default=True, type=click.FloatRange(1))
+@click.option("--max-delay", "max_delay_s", default=600.0, show_default=True, type=click.FloatRange(0), help="Seconds.")
+@click.option("--json", "as_json", is_flag=True, help="Print the waits as a JSON array of seconds.")
+def schedule(kind: str | None, as_json: bool, **limits: Any) -> None:  # noqa: FBT001  # click passes options by name
+    """Show when each retry comes, without running anything."""
+    try:
+        policy = RetryPolicy(**limits)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from None
+    waits = policy.schedule(None if kind is None else FailureKind(kind))
+    if as_json:
+        click.echo(json.dumps(waits))
+    else:
+        _print_schedule(waits)
+
+
+@smsretry.command()
+@click.argument("message_id")
+@click.option("--store", "url", default="sqlite:///sms.db", show_default=True, help="The database's URL.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
+def show(message_id: str, url: str, as_json: bool) -> None:  # noqa: FBT001  # click passes options by name
+    """Show the history of MESSAGE_ID: every attempt, and why each retry happened."""
+    from smsretry.cli.show import history_of, history_table
+
+    attempts = history_of(url, message_id)
+    if as_json:
+        click.echo(json.dumps(attempts))
+    elif attempts:
+        Console().print(history_table(message_id, attempts))
+    if not attempts:
+        raise click.ClickException(f"There is no message {message_id!r} in {url}. Check the id and the --store.")
+
+
+@smsretry.command(context_settings={"ignore_unknown_options": True}, add_help_option=False)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def simulate(arguments: tuple[str, ...]) -> None:
+    """Run a local Twilio simulator until it is interrupted (--help: its options)."""
+    from smsretry.testing.simulator.__main__ import main
+
+    sys.exit(main(arguments))
+
+
+def _print_facts(title: str, facts: dict[str, object]) -> None:
+    table = Table(title=title, show_header=False, title_justify="left")
+    for name, value in facts.items():
+        table.add_row(name, "–" if value is None or value == [] else str(value))
+    Console().print(table)
+
+
+def _print_schedule(waits: tuple[float, ...]) -> None:
+    if not waits:
+        click.echo("One attempt, and no retry: this kind of failure ends a message at once.")
+        return
+    table = Table("retry", "seconds after the failure", "seconds after attempt 1", title="Schedule")
+    for number, wait_s in enumerate(waits, start=1):
+        table.add_row(str(number), f"{wait_s:g}", f"{sum(waits[:number]):g}")
+    Console().print(table)
+    click.echo(f"{len(waits) + 1} attempts at most, then the message has failed for good.")

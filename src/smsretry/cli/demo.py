@@ -1,0 +1,240 @@
+"""The main job on embedded parts: a campaign, a real Celery worker, the real Twilio client, a Twilio that fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Final
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from smsretry.core.message import Message
+from smsretry.core.policy import RetryPolicy
+from smsretry.store import SQLStore
+from smsretry.store.moves import MessageState
+from smsretry.testing.simulator import Fault, RateLimited, Refused, TwilioSimulator
+
+SETTINGS_VARIABLE: Final = "SMSRETRY_DEMO"
+SETTLE_AFTER_S: Final = 10.0
+"""Two minutes by default; the simulator's list lags by 2 s only, and nobody wants to watch for minutes."""
+CAMPAIGN: Final = "demo"
+RATES: Final[Mapping[str | Fault, float]] = {
+    "rate_limited": 0.12,
+    "unavailable": 0.05,
+    "server_error": 0.03,
+    "lost_after_taken": 0.03,
+    "lost_before_taken": 0.02,
+    "carrier_rejected": 0.02,
+}
+STANDING: Final[Mapping[int, Fault]] = {
+    3: RateLimited(),
+    10: Refused(code=21211),
+    11: Refused(code=21211),
+    20: Refused(code=21610),
+}
+"""What always happens to these of each fifty numbers."""
+CONCURRENCY: Final = 16
+OUTAGE_S: Final = 3.0
+"""How long nothing answers, right after the start."""
+NO_PROGRESS_S: Final = 90.0
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """Hold what the simulator counted at its own socket, beside what the database says."""
+
+    posts: int
+    texts: int
+    doubled: int
+    lost: int
+    """Called accepted without a text, or never ended."""
+    misjudged: int
+    """Called failed although a text was taken."""
+    waits_s: dict[int, list[float]]
+
+
+def run_demo(console: Console, *, messages: int, seed: int, folder: Path | None = None) -> bool:
+    """Run the campaign, print what happened, and return whether no text was lost or doubled."""
+    with _folder(folder) as place, _simulator(seed) as twilio:
+        url = f"sqlite:///{place / 'sms.db'}"
+        _settle_in(place, twilio, url)
+        store = SQLStore(url)
+        campaign = _campaign(messages, twilio)
+        console.print(f"[bold]{messages} texts[/] → Celery worker → Twilio client → simulator at {twilio.url}")
+        console.print(f"Faults by seed {seed}: " + ", ".join(f"{name} {rate:.0%}" for name, rate in RATES.items()))
+        with _worker(place):
+            began = time.monotonic()
+            _publish(campaign)
+            twilio.outage(OUTAGE_S)
+            _watch(console, store, twilio, messages)
+            seconds = time.monotonic() - began
+        counted = _counted(campaign, twilio, store)
+        _print_result(console, store, counted, seconds)
+        if folder is not None:
+            console.print(f"Kept in {folder}. Look closer:")
+            console.print(f"smsretry show demo:3 --store {url}", soft_wrap=True)
+    return counted.doubled == counted.lost == counted.misjudged == 0
+
+
+@contextmanager
+def _folder(folder: Path | None) -> Iterator[Path]:
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder.resolve()
+        return
+    with tempfile.TemporaryDirectory(prefix="smsretry-demo-", ignore_cleanup_errors=True) as name:
+        yield Path(name)
+
+
+def _simulator(seed: int) -> TwilioSimulator:
+    return TwilioSimulator(seed=seed, rates=RATES, latency_s=0.02, list_lag_s=2.0)
+
+
+def _settle_in(folder: Path, twilio: TwilioSimulator, url: str) -> None:
+    """Make the queue's folder and tell the worker's process where everything is."""
+    (folder / "queue").mkdir(exist_ok=True)
+    os.environ[SETTINGS_VARIABLE] = json.dumps(
+        {
+            "folder": str(folder),
+            "twilio_url": twilio.url,
+            "account_sid": twilio.account_sid,
+            "auth_token": twilio.auth_token,
+            "database_url": url,
+            "concurrency": CONCURRENCY,
+        }
+    )
+
+
+def _campaign(messages: int, twilio: TwilioSimulator) -> list[Message]:
+    """Return the texts; some numbers are bad, and for one in fifty Twilio is always too busy."""
+    campaign = []
+    for number in range(messages):
+        to = f"+1555{number:07d}"
+        campaign.append(Message(to, f"Hello {number}, your table is ready.", id=f"demo:{number}", campaign=CAMPAIGN))
+        if (fault := STANDING.get(number % 50)) is not None:
+            twilio.always(fault, to=to)
+    return campaign
+
+
+@contextmanager
+def _worker(folder: Path) -> Iterator[None]:
+    command = [sys.executable, "-m", "celery", "-A", "smsretry.cli.demo_app", "worker"]
+    command += ["--pool", "threads", "--concurrency", str(CONCURRENCY), "--loglevel", "INFO", "--without-mingle"]
+    with (folder / "worker.log").open("w") as log:
+        worker = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)  # noqa: S603  # our own arguments
+    try:
+        yield
+    finally:
+        worker.terminate()
+        try:
+            worker.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            worker.kill()
+            worker.wait()
+
+
+def _publish(campaign: list[Message]) -> None:
+    from smsretry.cli.demo_app import send_sms  # it reads the settings when it is imported
+
+    for message in campaign:
+        send_sms.send(message)
+
+
+def _watch(console: Console, store: SQLStore, twilio: TwilioSimulator, messages: int) -> None:
+    """Show the campaign until every message has ended; stop with an error where nothing moves any more."""
+    columns = (
+        SpinnerColumn(),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task("", total=messages)
+        ended, moved_at, posts = 0, time.monotonic(), 0
+        while ended < messages:
+            time.sleep(0.25)
+            summary = store.campaign_summary(CAMPAIGN)
+            ended = summary.planned - summary.pending
+            told = f"accepted {summary.sent}  retries {summary.retried}  failed {summary.failed}"
+            progress.update(bar, completed=ended, description=told)
+            if twilio.posts != posts:
+                posts, moved_at = twilio.posts, time.monotonic()
+            if time.monotonic() - moved_at > NO_PROGRESS_S:
+                msg = f"The worker did nothing for {NO_PROGRESS_S:.0f} s. Run with --folder and read worker.log there."
+                raise RuntimeError(msg)
+
+
+def _counted(campaign: list[Message], twilio: TwilioSimulator, store: SQLStore) -> Counted:
+    """Count at the simulator: texts per message, and the seconds between the POSTs of a message."""
+    texts = Counter(text.to for text in twilio.texts)
+    known = {message.to: store.message(str(message.id)) for message in campaign}
+    states = [(MessageState.PENDING if record is None else record.state, texts[to]) for to, record in known.items()]
+    return Counted(
+        posts=twilio.posts,
+        texts=sum(texts.values()),
+        doubled=sum(max(0, count - 1) for _, count in states),
+        lost=sum(
+            state is MessageState.PENDING or (state is MessageState.ACCEPTED and not count) for state, count in states
+        ),
+        misjudged=sum(state is MessageState.FAILED and count > 0 for state, count in states),
+        waits_s=_waits(twilio, {to: record.attempts for to, record in known.items() if record is not None}),
+    )
+
+
+def _waits(twilio: TwilioSimulator, attempts: Mapping[str, int]) -> dict[int, list[float]]:
+    """Return the seconds before retry 1, 2, 3, of the messages whose every attempt came here and was plainly refused.
+
+    An attempt during the outage never came, and an answer that was lost is looked up until it is settled.
+    """
+    times: dict[str, list[float]] = defaultdict(list)
+    doubtful: set[str] = set()
+    for request in twilio.requests:
+        if request.method == "POST":
+            to = request.form["To"][0]
+            times[to].append(request.at_s)
+            if request.fault is not None and not isinstance(request.fault, RateLimited | Refused):
+                doubtful.add(to)
+    waits: dict[int, list[float]] = defaultdict(list)
+    for to, at in times.items():
+        if to not in doubtful and len(at) == attempts.get(to):
+            for retry, (before, after) in enumerate(pairwise(at), start=1):
+                waits[retry].append(after - before)
+    return waits
+
+
+def _print_result(console: Console, store: SQLStore, counted: Counted, seconds: float) -> None:
+    summary = store.campaign_summary(CAMPAIGN)
+    table = Table("what", "count", title="The campaign, by the database", title_justify="left")
+    table.add_row("accepted", str(summary.sent))
+    table.add_row("retries", str(summary.retried))
+    table.add_row("failed for good", str(summary.failed))
+    for cause in store.failure_reasons(CAMPAIGN):
+        table.add_row(f"  {cause.kind} {cause.code or ''} ({cause.reason})", str(cause.count))
+    table.add_row("unknown", str(summary.unknown))
+    console.print(table)
+    table = Table("what", "count", title="By the simulator's own socket", title_justify="left")
+    table.add_row("POSTs", str(counted.posts))
+    table.add_row("texts", str(counted.texts))
+    table.add_row("[bold]texts doubled[/]", f"[bold]{counted.doubled}[/]")
+    table.add_row("[bold]texts lost[/]", f"[bold]{counted.lost}[/]")
+    table.add_row("called failed, but texted", str(counted.misjudged))
+    for (retry, waits), planned in zip(sorted(counted.waits_s.items()), RetryPolicy().schedule(), strict=False):
+        table.add_row(
+            f"seconds before retry {retry} (planned {planned:g}, median of {len(waits)})", f"{median(waits):.2f}"
+        )
+    console.print(table)
+    console.print(f"{seconds:.0f} s. No failure stopped the campaign.")

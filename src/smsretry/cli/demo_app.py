@@ -1,0 +1,36 @@
+"""The Celery application of the demo: the few lines that an application has in its own tasks module."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from celery import Celery
+
+from smsretry import Dispatcher, RetryPolicy
+from smsretry.adapters.celery import sms_task
+from smsretry.cli.demo import SETTINGS_VARIABLE, SETTLE_AFTER_S
+from smsretry.senders.twilio import TwilioSender
+from smsretry.store import SQLStore
+
+settings = json.loads(os.environ[SETTINGS_VARIABLE])
+queue = str(Path(settings["folder"]) / "queue")
+
+app = Celery("smsretry-demo", broker="filesystem://")
+app.conf.broker_transport_options = {"data_folder_in": queue, "data_folder_out": queue, "control_folder": queue}
+app.conf.task_ignore_result = True
+app.conf.worker_prefetch_multiplier = 1
+
+sender = TwilioSender(
+    settings["account_sid"],
+    settings["auth_token"],
+    from_number="+15005550006",
+    base_url=settings["twilio_url"],
+    max_connections=settings["concurrency"],
+    timeout_s=3.0,
+)
+dispatcher = Dispatcher(
+    sender, policy=RetryPolicy(settle_after_s=SETTLE_AFTER_S), sink=SQLStore(settings["database_url"])
+)
+send_sms = sms_task(app, dispatcher, name="demo.send_sms")
