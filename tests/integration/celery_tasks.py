@@ -1,0 +1,69 @@
+"""The Celery application that the workers of the tests run; its settings come as JSON in SMSRETRY_TEST_CELERY."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from celery import Celery
+from celery.exceptions import OperationalError
+from tests.integration.celery_sender import FileSender, note
+
+from smsretry import Dispatcher, Message, OnUnknown, RetryPolicy
+from smsretry.adapters.celery import deliver, sms_task
+
+settings = json.loads(os.environ["SMSRETRY_TEST_CELERY"])
+folder = Path(settings["folder"])
+
+QUICK = RetryPolicy(max_retries=5, first_delay_s=0.1, settle_after_s=0.0)
+LATER = RetryPolicy(max_retries=1, first_delay_s=7.0)
+PATIENT = RetryPolicy(max_retries=1, first_delay_s=0.1, settle_after_s=1.0)
+CUSTOMERS = {"17": ("+15005550006", "Ada")}
+
+app = Celery("texts")
+app.conf.update(settings["conf"])
+
+# At module level, as an application may have it: forked children and threads share what was made here.
+sender = FileSender(folder)
+quick = Dispatcher(sender, policy=QUICK)
+
+send_sms = sms_task(app, quick, name="texts.send", max_retries=3)
+send_later = sms_task(app, Dispatcher(sender, policy=LATER), name="texts.later")
+send_patiently = sms_task(app, Dispatcher(sender, policy=PATIENT), name="texts.patient")
+send_unasked = sms_task(app, Dispatcher(sender, policy=RetryPolicy(on_unknown=OnUnknown.GIVE_UP)), name="texts.unasked")
+send_in_a_second = sms_task(app, quick, name="texts.limited", soft_time_limit=1)
+send_over_a_bad_line = sms_task(app, quick, name="texts.badline")
+
+
+def make_dispatcher() -> Dispatcher:
+    note(folder / "made.jsonl", {})
+    return Dispatcher(FileSender(folder), policy=QUICK)
+
+
+send_made = sms_task(app, make_dispatcher, name="texts.made")
+
+
+@app.task(bind=True, name="texts.remind", max_retries=3, acks_late=True)
+def remind(self: Any, customer_id: str, answers: list[str]) -> str:
+    """Look the customer up and render the text, as an application's own task does."""
+    number, name = CUSTOMERS[customer_id]
+    message = Message(number, f"Dear {name}, see you at 9.", metadata={"answers": answers})
+    return deliver(self, lambda: quick, message).provider_id
+
+
+@app.task(bind=True, name="texts.autoretry", autoretry_for=(Exception,), retry_backoff=False, default_retry_delay=0)
+def autoretry(self: Any, message: dict[str, Any]) -> str:
+    return deliver(self, quick, Message.from_dict(message)).provider_id
+
+
+def bad_line(name: str, args: Any, kwargs: Any, options: dict[str, Any], task: Any = None, **_: Any) -> None:
+    """Refuse the first retry of texts.badline, as a broker that is down for a moment does."""
+    broken = folder / "bad-line"
+    if name == "texts.badline" and not broken.exists():
+        broken.touch()
+        raise OperationalError("the broker is away")
+
+
+app.conf.task_routes = (bad_line,)

@@ -1,0 +1,104 @@
+"""Start and stop real Celery workers, and talk to them as a process that only queues does."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import sys
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from celery import Celery
+from tests import servers
+from tests.integration.celery_sender import Attempt, attempts_of
+
+from smsretry import Dispatcher
+from smsretry.adapters.celery import SMSTask, sms_task
+
+ROOT = Path(__file__).parents[2]
+PATIENCE_S = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worker:
+    """A running worker, and the application as its producers see it."""
+
+    app: Celery
+    folder: Path
+    log_file: Path
+
+    def task(self, name: str) -> SMSTask:
+        """Return a ready task of the worker; this process needs no sender for it."""
+        found: Any = self.app.tasks.get(name)
+        return found or sms_task(self.app, only_the_worker_sends, name=name)
+
+    def attempts(self, message_id: str) -> list[Attempt]:
+        """List what the sender was asked to send for one message."""
+        return attempts_of(self.folder, message_id)
+
+    def log(self) -> str:
+        """Return everything that the worker has logged."""
+        return self.log_file.read_text()
+
+
+def only_the_worker_sends() -> Dispatcher:
+    raise NotImplementedError
+
+
+@contextlib.contextmanager
+def running_worker(
+    module: str, conf: dict[str, Any], folder: Path, *options: str, environment: dict[str, str] | None = None
+) -> Iterator[Worker]:
+    """Run ``celery -A module worker`` until the block ends; ``conf`` is the configuration of producers too."""
+    settings = json.dumps({"conf": conf, "folder": str(folder)})
+    variables = {"PYTHONPATH": str(ROOT), "SMSRETRY_TEST_CELERY": settings, **(environment or {})}
+    log_file = folder / f"worker-{uuid.uuid4().hex}.log"
+    command = [
+        *("sh", "-c", 'exec "$@" >"$0" 2>&1', str(log_file)),  # the folder of the guard goes with the worker
+        "env",
+        *(f"{name}={value}" for name, value in variables.items()),
+        *(sys.executable, "-m", "celery", "-A", module, "worker"),
+        *("--loglevel=INFO", "--without-gossip", "--without-mingle", *options),
+    ]
+
+    def is_ready(_: int) -> bool:
+        return log_file.exists() and " ready." in log_file.read_text()
+
+    with servers.own_folder("celery") as guarded, producer(conf) as app:
+        try:
+            with servers.guarded(lambda _: command, is_ready, guarded, signal.SIGQUIT):
+                yield Worker(app=app, folder=folder, log_file=log_file)
+        except servers.ServerFailed as failed:
+            raise servers.ServerFailed(log_file.read_text()) from failed
+
+
+@contextlib.contextmanager
+def producer(conf: dict[str, Any]) -> Iterator[Celery]:
+    """Lend the application as a process that only queues has it."""
+    app = Celery("texts", set_as_current=False)
+    app.conf.update(conf)
+    try:
+        yield app
+    finally:
+        app.close()
+
+
+def on_files(folder: Path) -> dict[str, Any]:
+    """Return the configuration of a broker that needs nothing but a folder, with results in SQLite."""
+    queue = folder / "queue"
+    queue.mkdir(exist_ok=True)
+    paths = dict.fromkeys(("data_folder_in", "data_folder_out", "control_folder"), str(queue))
+    return {
+        "broker_url": "filesystem://",
+        "broker_transport_options": {**paths, "polling_interval": 0.05},
+        "result_backend": f"db+sqlite:///{folder / 'results.sqlite'}",
+    }
+
+
+def on_redis(url: str, **transport_options: Any) -> dict[str, Any]:
+    """Return the configuration of a Redis that is broker and result backend."""
+    return {"broker_url": url, "broker_transport_options": transport_options, "result_backend": url}
