@@ -221,6 +221,8 @@ def _print_result(console: Console, store: SQLStore, counted: Counted, seconds: 
     table = Table("what", "count", title="The campaign, by the database", title_justify="left")
     table.add_row("accepted", str(summary.sent))
     table.add_row("retries", str(summary.retried))
+    for cause in store.retry_reasons(CAMPAIGN):
+        table.add_row(f"  {cause.kind} {cause.code or ''}".rstrip(), str(cause.count))
     table.add_row("failed for good", str(summary.failed))
     for cause in store.failure_reasons(CAMPAIGN):
         table.add_row(f"  {cause.kind} {cause.code or ''} ({cause.reason})", str(cause.count))

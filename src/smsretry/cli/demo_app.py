@@ -18,9 +18,14 @@ settings = json.loads(os.environ[SETTINGS_VARIABLE])
 queue = str(Path(settings["folder"]) / "queue")
 
 app = Celery("smsretry-demo", broker="filesystem://")
-app.conf.broker_transport_options = {"data_folder_in": queue, "data_folder_out": queue, "control_folder": queue}
+app.conf.broker_transport_options = {
+    "data_folder_in": queue,
+    "data_folder_out": queue,
+    "control_folder": queue,
+    "polling_interval": 0.1,
+}
 app.conf.task_ignore_result = True
-app.conf.worker_prefetch_multiplier = 1
+app.conf.worker_prefetch_multiplier = 0  # a retry must not queue behind the campaign before its wait even begins
 
 sender = TwilioSender(
     settings["account_sid"],
