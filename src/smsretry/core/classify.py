@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any, Final, assert_never
 
@@ -32,7 +32,7 @@ def classify_error(error: Exception) -> Failure:
     of the same clients. A group is judged by its members: one that may have been sent decides. The ``detail`` names
     types and codes only, since the text of a foreign exception may hold a number.
     """
-    if isinstance(error, ExceptionGroup):
+    if issubclass(type(error), ExceptionGroup):
         failures = [_classify_one(member) for member in _members(error)]
         return max(failures, key=lambda failure: failure.maybe_sent)
     return _classify_one(error)
@@ -71,9 +71,19 @@ def hint_s(headers: object, now: datetime | None = None) -> float | None:
 
     A date counts from the answer's own Date, which knows no difference between two clocks, else from ``now``.
     """
-    asked, date = _header(headers, "Retry-After"), _header(headers, "Date")
+    asked, date = header(headers, "Retry-After"), header(headers, "Date")
     since = (http_date(date) if asked and date else None) or now
     return retry_after_s(asked, since or _LAST_MOMENT)
+
+
+def header(headers: object, name: str) -> str | None:
+    """Return a header of a foreign mapping, None where it has none, is none, or raises."""
+    get: Any = attribute(headers, "get")
+    try:
+        value = get(name) if callable(get) else None
+    except Exception:  # noqa: BLE001  # a foreign mapping may raise anything, and judging an error must not
+        return None
+    return value if isinstance(value, str) else None
 
 
 _LAST_MOMENT: Final = datetime.fromisoformat("9999-12-31T00:00:00+00:00")
@@ -81,15 +91,14 @@ _LAST_MOMENT: Final = datetime.fromisoformat("9999-12-31T00:00:00+00:00")
 
 
 def _classify_one(error: Exception) -> Failure:
-    match error:
-        case ProviderError():
-            return _stated(error)
-        case InvalidMessage():
-            return Failure.of(FailureKind.CONTENT, detail=_own_words(error))
-        case ConfigurationError():
-            return Failure.of(FailureKind.SENDER_CONFIG, detail=_own_words(error))
-        case _:
-            return _of_client(error)
+    kind = type(error)  # isinstance would ask the exception itself, which may raise
+    if issubclass(kind, ProviderError):
+        return _stated(error)
+    if issubclass(kind, InvalidMessage):
+        return Failure.of(FailureKind.CONTENT, detail=_own_words(error))
+    if issubclass(kind, ConfigurationError):
+        return Failure.of(FailureKind.SENDER_CONFIG, detail=_own_words(error))
+    return _of_client(error)
 
 
 def _of_client(error: Exception) -> Failure:
@@ -107,45 +116,38 @@ def _of_client(error: Exception) -> Failure:
 
 
 def _answered(error: Exception) -> Failure | None:
-    for name in names_of(error):
-        if (places := _STATUS_OF.get(name)) is not None:
-            place, status_name = places
-            answer = attribute(error, place) if place else error
-            status = attribute(answer, status_name)
-            hint = hint_s(attribute(answer, "headers"))
-            return failure_of_status(status, retry_after_s=hint) if isinstance(status, int) else None
-    return None
+    place = next((_STATUS_OF[name] for name in names_of(error) if name in _STATUS_OF), None)
+    if place is None:
+        return None
+    answer = attribute(error, place[0]) if place[0] else error
+    status, headers = attribute(answer, place[1]), attribute(answer, "headers")
+    # To an answer that it could not read aiohttp gives a status of its own, and no headers.
+    if headers is None or not isinstance(status, int):
+        return None
+    return failure_of_status(int(status), retry_after_s=hint_s(headers))
 
 
-def _stated(error: ProviderError) -> Failure:
-    try:
-        return error.failure
-    except (ValueError, TypeError, IndexError, AttributeError):  # its args were changed after it was raised
-        return Failure.of(FailureKind.LOST_ANSWER, detail=named(error), unmapped=True)
+def _stated(error: Exception) -> Failure:
+    failure = attribute(error, "failure")
+    if isinstance(failure, Failure):
+        return failure
+    return Failure.of(FailureKind.LOST_ANSWER, detail=named(error), unmapped=True)  # its args were changed
 
 
 def _own_words(error: Exception) -> str:
-    return " ".join(said(part) for part in error.args) or named(error)
+    args = attribute(error, "args")
+    return " ".join(map(said, args if isinstance(args, tuple) else ())).strip() or named(error)
 
 
-def _members(group: ExceptionGroup[Exception]) -> Iterable[Exception]:
+def _members(group: Exception) -> Iterator[Exception]:
     """Yield the exceptions of a group and of the groups in it; one that goes on too long stands for the rest."""
     ahead: list[Exception] = [group]
     for _ in range(_MOST_MEMBERS):
         each = ahead.pop(0)
-        if isinstance(each, ExceptionGroup):
-            ahead = [*each.exceptions, *ahead]
+        if issubclass(type(each), ExceptionGroup):
+            ahead = [*(attribute(each, "exceptions") or ()), *ahead]
         else:
             yield each
         if not ahead:
             return
     yield group
-
-
-def _header(headers: object, name: str) -> str | None:
-    get: Any = attribute(headers, "get")
-    try:
-        value = get(name) if callable(get) else None
-    except Exception:  # noqa: BLE001  # a foreign mapping
-        return None
-    return value if isinstance(value, str) else None

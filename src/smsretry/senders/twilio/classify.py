@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
-from smsretry.core.classify import classify_error, hint_s, said
+from smsretry.core.classify import classify_error, header, hint_s, said
 from smsretry.core.failure import Failure, FailureKind
 from smsretry.core.http import failure_of_status
 from smsretry.core.network import attribute, names_of
@@ -19,7 +19,8 @@ Overrides = Mapping[int, FailureKind | Failure]
 
 _NO_OVERRIDES: Final[Overrides] = {}
 _MODULE: Final = "twilio.base.exceptions"
-_SDK_PREFIXES: Final = ("Unable to create record: ", "Unable to fetch record: ")
+_CLIENT_WORDS: Final = ("Unable to create record", "Unable to fetch record", "Unable to fetch page")
+"""What the client says by itself, before Twilio's words or without any."""
 
 
 def classify_twilio_error(error: Exception) -> Failure:
@@ -54,7 +55,7 @@ def _classify(error: Exception, overrides: Overrides, clock: Clock) -> Failure:
     if status is None:
         return Failure.of(FailureKind.LOST_ANSWER, detail=type(error).__name__, provider=PROVIDER, unmapped=True)
     failure = _by_code(_code(error), status, overrides, is_own="TwilioServiceException" in names)
-    hint = hint_s(_headers(error), clock()) if failure.retryable else None
+    hint = hint_s(attribute(error, "headers"), clock()) if failure.retryable else None
     return replace(failure, retry_after_s=hint, provider=PROVIDER, detail=_detail(error, failure.detail))
 
 
@@ -64,11 +65,11 @@ def _by_code(code: int | str | None, status: int, overrides: Overrides, *, is_ow
     if 200 <= status < 400:
         return failure_of_status(status)
     row = None if code is None else lookup_code(code)
-    if row is not None and not (status == 429 and not row.is_retried_on_create):
+    if row is not None and (status != 429 or row.is_retried_on_create):
         return row.failure_on_create(status)
-    if code == status:  # the SDK's stand-in where the body carried no code
-        return failure_of_status(status)
-    return failure_of_status(status, own_error=is_own or code is not None, code=code, unmapped=code is not None)
+    if code is None or code == status:  # the client's stand-in where the body carried no code
+        return failure_of_status(status, own_error=is_own)
+    return failure_of_status(status, own_error=True, code=code, unmapped=row is None)
 
 
 def _overridden(template: FailureKind | Failure, code: int, status: int) -> Failure:
@@ -83,7 +84,7 @@ def _status(error: Exception) -> int | None:
     answer = args[1] if isinstance(args, tuple) and len(args) > 1 else None
     for status in (attribute(error, "status"), attribute(answer, "status_code")):
         if isinstance(status, int):
-            return status
+            return int(status)
     return None
 
 
@@ -91,29 +92,30 @@ def _code(error: Exception) -> int | str | None:
     code = attribute(error, "code")
     if isinstance(code, str):
         return int(code) if code.isdecimal() and len(code) <= 9 else said(code) or None
-    return code if isinstance(code, int) and not isinstance(code, bool) else None
-
-
-def _headers(error: Exception) -> Any:
-    return attribute(error, "headers")
+    return int(code) if isinstance(code, int) and not isinstance(code, bool) else None
 
 
 def _detail(error: Exception, usual: str) -> str:
     """Return Twilio's own words, or ``usual``, and its id of the request for a question to Twilio's support."""
-    words = next((text for text in map(said, _words(error)) if text), usual)
-    for prefix in _SDK_PREFIXES:
-        words = words.removeprefix(prefix)
-    request_id = _request_id(_headers(error))
+    words = next((text for text in map(_without_clients_words, _words(error)) if text), usual)
+    request_id = _request_id(attribute(error, "headers"))
     return f"{words} [{request_id}]" if request_id else words
+
+
+def _without_clients_words(words: object) -> str:
+    text = said(words)
+    for prefix in _CLIENT_WORDS:
+        text = text.removeprefix(prefix).removeprefix(": ")
+    return text
 
 
 def _words(error: Exception) -> tuple[object, ...]:
     return attribute(error, "msg"), attribute(error, "detail"), attribute(error, "title")
 
 
-def _request_id(headers: Any) -> str:
-    value = headers.get("Twilio-Request-Id") if isinstance(headers, Mapping) else None
-    return value if isinstance(value, str) and value.isalnum() and len(value) <= 64 else ""
+def _request_id(headers: object) -> str:
+    value = header(headers, "Twilio-Request-Id") or ""
+    return value if value.isascii() and value.isalnum() and len(value) <= 64 else ""
 
 
 def _utc_now() -> datetime:
