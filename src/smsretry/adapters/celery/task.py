@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from celery import Celery, Task
 from celery.result import AsyncResult
@@ -29,7 +29,13 @@ _DEFAULTS: Final[Mapping[str, Any]] = {
 }
 
 
-class SMSTask(Task[[dict[str, Any]], dict[str, Any]]):
+if TYPE_CHECKING:
+    _Base = Task[[dict[str, Any]], dict[str, Any]]
+else:
+    _Base = Task  # older releases of Celery 5 know no subscript
+
+
+class SMSTask(_Base):
     """Be a task that sends one message: what `sms_task` returns.
 
     However it is called, the message in its arguments is shown to events, logs and ``celery inspect`` without its
