@@ -53,8 +53,8 @@ def chain(*classifiers: Callable[[Exception], Failure | None]) -> Callable[[Exce
 def named(error: BaseException) -> str:
     """Return the type of ``error`` and of what it wraps: what may be told of an exception whose text is not ours."""
     inner = innermost(error)
-    types = [type(error)] if inner is error else [type(error), type(inner)]
-    return said(": ".join(each.__qualname__ for each in types))
+    name = type(error).__qualname__
+    return (name if inner is error else f"{name}: {type(inner).__qualname__}")[:LONGEST_DETAIL]
 
 
 def said(text: object) -> str:

@@ -6,9 +6,10 @@ httpx (and httpcore), the standard library, and billiard, whose soft time limit 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from enum import StrEnum, unique
-from typing import Any, Final
+from functools import lru_cache
+from typing import Any, Final, cast
 
 
 @unique
@@ -104,10 +105,9 @@ def attribute(thing: object, name: str) -> Any:
         return None
 
 
-def names_of(error: BaseException) -> Iterator[str]:
-    """Yield the full names of the class of ``error`` and of its bases, nearest first."""
-    for each in type(error).__mro__:
-        yield f"{each.__module__}.{each.__qualname__}"
+def names_of(error: BaseException) -> tuple[str, ...]:
+    """Return the full names of the class of ``error`` and of its bases, nearest first."""
+    return _names(cast("Hashable", type(error)))
 
 
 def innermost(error: BaseException) -> BaseException:
@@ -121,17 +121,27 @@ def innermost(error: BaseException) -> BaseException:
 
 
 def _own_departure(error: BaseException) -> Departure | None:
-    found = (_BY_NAME.get(name) for name in names_of(innermost(error)))
-    return next((departure for departure in found if departure is not None), None)
+    return _listed(names_of(innermost(error)))[0]
 
 
 def _inside(error: BaseException) -> BaseException | None:
-    for name in names_of(error):
-        if (place := _INSIDE.get(name)) is not None:
-            return _exception_in(attribute(error, place))
+    place = _listed(names_of(error))[1]
+    return _exception_in(attribute(error, place)) if place else None
+
+
+@lru_cache(maxsize=512)
+def _names(kind: type) -> tuple[str, ...]:
+    return tuple(f"{each.__module__}.{each.__qualname__}" for each in kind.__mro__)
+
+
+def _listed(names: tuple[str, ...]) -> tuple[Departure | None, str]:
+    """Say what the nearest listed name of a class means, and where a wrapper keeps what it wraps."""
+    for name in names:
+        if name in _INSIDE:
+            return Departure.MAYBE_SENT, _INSIDE[name]
         if name in _BY_NAME:
-            return None
-    return None
+            return _BY_NAME[name], ""
+    return None, ""
 
 
 def _exception_in(value: object) -> BaseException | None:
