@@ -48,7 +48,7 @@ STANDING: Final[Mapping[int, Fault]] = {
 """What always happens to these of each fifty numbers."""
 CONCURRENCY: Final = 16
 OUTAGE_S: Final = 3.0
-"""How long nothing answers, right after the start."""
+"""How long nothing answers, after the first quarter of the campaign."""
 NO_PROGRESS_S: Final = 90.0
 
 
@@ -78,6 +78,7 @@ def run_demo(console: Console, *, messages: int, seed: int, folder: Path | None 
         with _worker(place):
             began = time.monotonic()
             _publish(campaign)
+            twilio.wait_for(lambda: twilio.posts > messages // 4, timeout_s=NO_PROGRESS_S)
             twilio.outage(OUTAGE_S)
             _watch(console, store, twilio, messages)
             seconds = time.monotonic() - began
@@ -104,8 +105,7 @@ def _simulator(seed: int) -> TwilioSimulator:
 
 
 def _settle_in(folder: Path, twilio: TwilioSimulator, url: str) -> None:
-    """Make the queue's folder and tell the worker's process where everything is."""
-    (folder / "queue").mkdir(exist_ok=True)
+    """Tell the worker's process where everything is."""
     os.environ[SETTINGS_VARIABLE] = json.dumps(
         {
             "folder": str(folder),

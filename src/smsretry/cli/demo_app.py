@@ -13,17 +13,11 @@ from smsretry.adapters.celery import sms_task
 from smsretry.cli.demo import SETTINGS_VARIABLE, SETTLE_AFTER_S
 from smsretry.senders.twilio import TwilioSender
 from smsretry.store import SQLStore
+from smsretry.testing.folder_broker import folder_broker
 
 settings = json.loads(os.environ[SETTINGS_VARIABLE])
-queue = str(Path(settings["folder"]) / "queue")
-
-app = Celery("smsretry-demo", broker="filesystem://")
-app.conf.broker_transport_options = {
-    "data_folder_in": queue,
-    "data_folder_out": queue,
-    "control_folder": queue,
-    "polling_interval": 0.1,
-}
+app = Celery("smsretry-demo")
+app.conf.update(folder_broker(Path(settings["folder"]) / "queue"))
 app.conf.task_ignore_result = True
 app.conf.worker_prefetch_multiplier = 0  # a retry must not queue behind the campaign before its wait even begins
 
