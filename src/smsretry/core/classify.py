@@ -61,9 +61,7 @@ def said(text: object) -> str:
     """Return a provider's own words on one line, phone numbers masked and cut to `LONGEST_DETAIL` characters."""
     if not isinstance(text, str):
         return ""
-    # A number in a quoted URL has its plus sign written as %2B, which would hide its beginning.
-    plain = text[: 4 * LONGEST_DETAIL].replace("%2B", "+").replace("%2b", "+")
-    return " ".join(mask_numbers_in(plain).split())[:LONGEST_DETAIL]
+    return " ".join(mask_numbers_in(text[: 4 * LONGEST_DETAIL]).split())[:LONGEST_DETAIL]
 
 
 def hint_s(headers: object, now: datetime | None = None) -> float | None:

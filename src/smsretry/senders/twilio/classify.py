@@ -19,6 +19,8 @@ Overrides = Mapping[int, FailureKind | Failure]
 
 _NO_OVERRIDES: Final[Overrides] = {}
 _MODULE: Final = "twilio.base.exceptions"
+_MOST_DIGITS: Final = 18
+"""What is longer is no code."""
 _CLIENT_WORDS: Final = ("Unable to create record", "Unable to fetch record", "Unable to fetch page")
 """What the client says by itself, before Twilio's words or without any."""
 
@@ -65,7 +67,7 @@ def _by_code(code: int | str | None, status: int, overrides: Overrides, *, is_ow
     if 200 <= status < 400:
         return failure_of_status(status)
     row = None if code is None else lookup_code(code)
-    if row is not None and (status != 429 or row.is_retried_on_create):
+    if row is not None and (status != 429 or row.kind in (FailureKind.RATE_LIMITED, FailureKind.QUEUE_FULL)):
         return row.failure_on_create(status)
     if code is None or code == status:  # the client's stand-in where the body carried no code
         return failure_of_status(status, own_error=is_own)
@@ -90,9 +92,10 @@ def _status(error: Exception) -> int | None:
 
 def _code(error: Exception) -> int | str | None:
     code = attribute(error, "code")
-    if isinstance(code, str):
-        return int(code) if code.isdecimal() and len(code) <= 9 else said(code) or None
-    return int(code) if isinstance(code, int) and not isinstance(code, bool) else None
+    if isinstance(code, str) and len(code) <= _MOST_DIGITS:
+        return int(code) if code.isdecimal() else said(code) or None
+    is_code = isinstance(code, int) and not isinstance(code, bool) and abs(code) < 10**_MOST_DIGITS
+    return int(code) if is_code else None
 
 
 def _detail(error: Exception, usual: str) -> str:

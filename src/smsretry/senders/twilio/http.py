@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from collections.abc import Mapping
 from time import monotonic
 from typing import Any, Final
@@ -30,7 +29,6 @@ from smsretry.senders.twilio_codes import PROVIDER
 __all__ = ["Client", "OneCall", "Pool", "TwilioException"]
 
 _KEPT_HEADERS: Final = ("Retry-After", "Date", "Twilio-Request-Id")
-_PLUS: Final = re.compile("%2b", re.IGNORECASE)
 _log: Final = logging.getLogger("smsretry.twilio")
 
 
@@ -110,24 +108,19 @@ def masked_body(text: str) -> str:
     try:
         return json.dumps(_masked(json.loads(text)))
     except (ValueError, RecursionError):
-        return _masked_text(text)
+        return mask_numbers_in(text)
 
 
 def _masked(value: object) -> object:
     match value:
         case str():
-            return _masked_text(value)
+            return mask_numbers_in(value)
         case list():
             return [_masked(each) for each in value]
         case dict():
-            return {_masked_text(name): _masked(each) for name, each in value.items()}
+            return {mask_numbers_in(name): _masked(each) for name, each in value.items()}
         case _:
             return value
-
-
-def _masked_text(text: str) -> str:
-    # A number in a quoted URL has its plus sign written as %2B, which would hide its beginning.
-    return mask_numbers_in(_PLUS.sub("+", text))
 
 
 def _has_sid(text: str) -> bool:
@@ -170,7 +163,7 @@ class _QuietNumbers(logging.Filter):
 
 def _without_number(value: object) -> object:
     is_ours = isinstance(value, str) and "/Accounts/" in value and "/Messages" in value
-    return _masked_text(value) if is_ours and isinstance(value, str) else value
+    return mask_numbers_in(value) if is_ours and isinstance(value, str) else value
 
 
 _QUIET: Final = _QuietNumbers()
