@@ -25,11 +25,12 @@ SCHEME: Final = "folder"
 class Channel(filesystem.Channel):
     """Put messages into the folder by renaming them, which shows them whole."""
 
-    def _put(self, queue: str, message: Any, **_: Any) -> None:
+    # kombu's own classes disagree about this signature.
+    def _put(self, queue: str, payload: Any, **_: Any) -> None:  # type: ignore[override]
         folder = Path(self.data_folder_out)
         name = f"{time.monotonic_ns() // 1_000_000}_{uuid.uuid4()}.{queue}.msg"  # kombu reads them in this order
         partial = folder / f".{name}"
-        partial.write_text(dumps(message), "utf-8")
+        partial.write_text(dumps(payload), "utf-8")
         partial.replace(folder / name)
 
 
