@@ -14,10 +14,12 @@ from typing import Any, Final
 from requests import PreparedRequest, Request, Session
 from requests import Response as Answer
 from requests.adapters import HTTPAdapter
+from requests.exceptions import ConnectTimeout
 from twilio.base.exceptions import TwilioException  # type: ignore[import-untyped]
 from twilio.http import HttpClient  # type: ignore[import-untyped]
 from twilio.http.response import Response  # type: ignore[import-untyped]
 from twilio.rest import Client  # type: ignore[import-untyped]
+from twilio.rest.api.v2010.account.message import MessageList  # type: ignore[import-untyped]
 from urllib3 import Timeout
 
 from smsretry.core.failure import Failure, FailureKind
@@ -26,7 +28,8 @@ from smsretry.errors import ProviderError
 from smsretry.senders.twilio.deadline import POOLS
 from smsretry.senders.twilio_codes import PROVIDER
 
-__all__ = ["Client", "OneCall", "Pool", "TwilioException"]
+__all__ = ["Client", "MessageList", "OneCall", "Pool", "TwilioException"]
+# MessageList is here to be loaded: the client would load it in the first call, for most of a second of its time.
 
 _KEPT_HEADERS: Final = ("Retry-After", "Date", "Twilio-Request-Id")
 _log: Final = logging.getLogger("smsretry.twilio")
@@ -64,7 +67,7 @@ class OneCall(HttpClient):  # type: ignore[misc]
         """
         left_s = self._ends_s - monotonic()
         if left_s <= 0:
-            raise TimeoutError("the time for this call is over")
+            raise ConnectTimeout("the time for this call was over before the request began")
         request = Request(method, uri, params=params, data=data, headers=headers, auth=auth)
         answer = self._pool.send(request, Timeout(connect=min(self._connect_s, left_s), total=left_s))
         self.headers = {name: answer.headers[name] for name in _KEPT_HEADERS if name in answer.headers}
