@@ -87,8 +87,9 @@ types: $(INSTALLED)
 docs: $(INSTALLED) ## build the docs into docs/_build/html
 	$(BIN)/sphinx-build -W --keep-going -q -b html -d docs/_build/doctrees docs docs/_build/html
 
-bench: $(INSTALLED) ## what one attempt costs, beside a hand-written loop and other libraries
-	$(BIN)/python -m benchmarks.run
+bench: $(INSTALLED) ## measure what one attempt costs, and what each fault of the simulator leads to
+	$(BIN)/python -m benchmarks.overhead
+	$(BIN)/python -m benchmarks.faults
 
 clean: ## remove what the other commands made
 	rm -rf $(VENV) .venv-* build dist docs/_build htmlcov .coverage .coverage.* \
