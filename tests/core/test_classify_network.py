@@ -93,7 +93,7 @@ UNSENDABLE: dict[str, Exception] = {
 }
 MAYBE_SENT: dict[str, Exception] = {
     "requests: read timeout": requests.ReadTimeout(),
-    "requests: closed": requests.ConnectionError(ProtocolError("aborted", http.client.RemoteDisconnected())),
+    "requests: closed": requests.ConnectionError(ProtocolError("aborted", http.client.RemoteDisconnected("closed"))),
     "requests: reset": requests.ConnectionError(ProtocolError("aborted", ConnectionResetError())),
     "requests: timeout in the body": requests.ConnectionError(ReadTimeoutError(POOL, "/", "no")),
     "requests: read timeout inside": requests.ConnectionError(
@@ -120,7 +120,7 @@ MAYBE_SENT: dict[str, Exception] = {
     "library: reset": ConnectionResetError(104, "reset"),
     "library: broken pipe": BrokenPipeError(),
     "library: TLS": ssl.SSLError("broke"),
-    "library: closed": http.client.RemoteDisconnected(),
+    "library: closed": http.client.RemoteDisconnected("closed"),
     "library: bad status line": http.client.BadStatusLine("HTP"),
     "library: cut body": http.client.IncompleteRead(b""),
     "library: urllib timeout": urllib.error.URLError(TimeoutError()),

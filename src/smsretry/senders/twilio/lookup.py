@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Self
 
@@ -24,7 +24,7 @@ _NOT_BY_API: Final = frozenset({"inbound", "outbound-call", "outbound-reply"})
 class Sender:
     """Hold from what a text is sent: a number (or short code, or name), or a messaging service that chooses one."""
 
-    from_: str | None = None
+    from_: str | None = field(default=None, repr=False)
     messaging_service_sid: str | None = None
 
     @classmethod
@@ -39,9 +39,9 @@ class ListedMessage:
     """Hold what the look-up reads of one listed message; what Twilio leaves out or garbles is None."""
 
     sid: str
-    to: str | None
-    body: str | None
-    from_: str | None
+    to: str | None = field(repr=False)
+    body: str | None = field(repr=False)
+    from_: str | None = field(repr=False)
     messaging_service_sid: str | None
     direction: str | None
     created_at: datetime | None
@@ -86,9 +86,9 @@ class ListedMessage:
     def _is_from(self, sender: Sender | None) -> bool:
         if sender is None:
             return True
-        if sender.messaging_service_sid is not None:
-            return self.messaging_service_sid == sender.messaging_service_sid
-        return self.from_ in (None, sender.from_)
+        # Twilio names the service only where the create did, and a service may choose the very same number.
+        same_service = self.messaging_service_sid == sender.messaging_service_sid
+        return same_service and (sender.from_ is None or self.from_ in (None, sender.from_))
 
     def receipt(self, otherwise: datetime) -> Receipt:
         """Return the receipt that its create would have given; ``otherwise`` is the time where the list has none."""

@@ -205,7 +205,7 @@ class _Process:
     account: Account
     http: Any
     pool: Any
-    env: Mapping[str, str] | None
+    env: Mapping[str, str] | None = field(repr=False)
     own_sids: OwnSids = field(default_factory=OwnSids)
 
     def call(self, total_s: float, connect_s: float) -> Any:
