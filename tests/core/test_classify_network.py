@@ -237,7 +237,7 @@ class Answer:
 
 def answered(status: object, headers: object = None) -> requests.HTTPError:
     error = requests.HTTPError("an URL with a number")
-    error.response = Answer(status, headers)  # type: ignore[assignment]
+    error.response = Answer(status, headers)
     return error
 
 

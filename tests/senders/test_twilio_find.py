@@ -162,12 +162,11 @@ def test_only_one_of_many_threads_finds_the_only_candidate(sender: TwilioSender,
     assert sum(isinstance(answer, Found) for answer in answers) == 1
 
 
-def test_a_message_without_an_id_keeps_its_sid_from_all_others(
-    sender: TwilioSender, simulator: TwilioSimulator
-) -> None:
-    sender.send(replace(MESSAGE, id=None))
-    assert isinstance(find(sender, replace(MESSAGE, id=None)), NotSeen)
-    assert isinstance(find(sender, MESSAGE), NotSeen)
+def test_messages_without_an_id_cannot_be_told_apart(sender: TwilioSender, simulator: TwilioSimulator) -> None:
+    nameless = replace(MESSAGE, id=None)
+    sender.send(nameless)
+    assert isinstance(find(sender, nameless), CannotTell)
+    assert isinstance(find(sender, MESSAGE), NotSeen), "the only one listed is the other's"
 
 
 def test_a_trial_accounts_prefix_does_not_hide_a_text() -> None:

@@ -8,7 +8,7 @@ import json
 import socket
 import ssl
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,7 +41,7 @@ r+NsysmE+3Y34be8AiAVyfQg5MKjhL91UzhrANSnxTxdTOgp8qpQX0dk0vCHyQ==
 """A key and a certificate for localhost and 127.0.0.1, good for a hundred years and for nothing but tests."""
 
 
-def http(status: int, body: str | dict[str, object] | list[object] | None = "", headers: Iterable[str] = ()) -> bytes:
+def http(status: int, body: str | Mapping[str, object] = "", headers: Iterable[str] = ()) -> bytes:
     """Return a whole answer; what is no string is written as JSON."""
     text = body if isinstance(body, str) else json.dumps(body)
     data = text.encode()

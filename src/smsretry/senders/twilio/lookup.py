@@ -117,17 +117,21 @@ class OwnSids:
         self._owners: OrderedDict[str, str | None] = OrderedDict()
 
     def claim(self, sid: str, message_id: str | None) -> bool:
-        """Bind ``sid`` to a message; return whether it was free or is bound to this very message."""
+        """Bind ``sid`` to a message; return whether it was free or is bound to this very message.
+
+        Messages without an id cannot be told apart, so that one never has a SID that another may hold.
+        """
         with self._lock:
+            is_free = sid not in self._owners
             owner = self._owners.setdefault(sid, message_id)
             while len(self._owners) > self._most:
                 self._owners.popitem(last=False)
-        return owner == message_id
+        return is_free or (message_id is not None and owner == message_id)
 
     def is_anothers(self, sid: str, message_id: str | None) -> bool:
-        """Say whether ``sid`` is bound to another message; one without an id is another to everyone."""
+        """Say whether ``sid`` is surely bound to another message."""
         with self._lock:
-            return sid in self._owners and (message_id is None or self._owners[sid] != message_id)
+            return sid in self._owners and self._owners[sid] != message_id
 
 
 def count(value: object) -> int | None:

@@ -167,7 +167,7 @@ class TwilioSender:
         ]
         found = verdict(candidates, message, process.account.expected_sender(message), as_of)
         if isinstance(found, Found) and not sids.claim(found.receipt.provider_id, message.id):
-            return CannotTell("another message took the only candidate meanwhile")
+            return CannotTell("another message may hold the only candidate")
         return found
 
     def _left_s(self, message: Message) -> float:
