@@ -18,6 +18,7 @@ from tests.integration.celery_sender import Attempt, attempts_of
 
 from smsretry import Dispatcher
 from smsretry.adapters.celery import SMSTask, sms_task
+from smsretry.adapters.celery.files import file_broker
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 30.0
@@ -89,14 +90,8 @@ def producer(conf: dict[str, Any]) -> Iterator[Celery]:
 
 def on_files(folder: Path) -> dict[str, Any]:
     """Return the configuration of a broker that needs nothing but a folder, with results in SQLite."""
-    queue = folder / "queue"
-    queue.mkdir(exist_ok=True)
-    paths = dict.fromkeys(("data_folder_in", "data_folder_out", "control_folder"), str(queue))
-    return {
-        "broker_url": "filesystem://",
-        "broker_transport_options": {**paths, "polling_interval": 0.05},
-        "result_backend": f"db+sqlite:///{folder / 'results.sqlite'}",
-    }
+    broker = file_broker(folder / "queue", polling_interval_s=0.05)
+    return {**broker, "result_backend": f"db+sqlite:///{folder / 'results.sqlite'}"}
 
 
 def on_redis(url: str, **transport_options: Any) -> dict[str, Any]:
