@@ -1,28 +1,32 @@
 """Send each text message once: retries, and an honest answer to "was it sent?", for the queue you already have."""
 
-from smsretry.core.events import Event, MessageAccepted, MessageDeferred, MessageFailed, RetryScheduled
-from smsretry.core.failure import Failure, FailureKind, Scope
-from smsretry.core.message import Message, Receipt
-from smsretry.core.outcome import (
-    Accepted,
-    AttemptState,
-    Deferred,
-    GaveUp,
-    GiveUpReason,
-    Outcome,
-    RetryAfter,
-)
-from smsretry.core.policy import Jitter, OnUnknown, RetryPolicy
-from smsretry.dispatcher import Dispatcher
-from smsretry.errors import (
-    ConfigurationError,
-    InvalidMessage,
-    NotAccepted,
-    SendFailed,
-    SendUnknown,
-    SMSRetryError,
-)
-from smsretry.ports import AnalyticsSink, SMSSender
+from importlib import import_module
+
+TYPE_CHECKING = False  # type checkers know the name; typing itself would cost more than the rest of this module
+if TYPE_CHECKING:
+    from smsretry.core.events import Event, MessageAccepted, MessageDeferred, MessageFailed, RetryScheduled
+    from smsretry.core.failure import Failure, FailureKind, Scope
+    from smsretry.core.message import Message, Receipt
+    from smsretry.core.outcome import (
+        Accepted,
+        AttemptState,
+        Deferred,
+        GaveUp,
+        GiveUpReason,
+        Outcome,
+        RetryAfter,
+    )
+    from smsretry.core.policy import Jitter, OnUnknown, RetryPolicy
+    from smsretry.dispatcher import Dispatcher
+    from smsretry.errors import (
+        ConfigurationError,
+        InvalidMessage,
+        NotAccepted,
+        SendFailed,
+        SendUnknown,
+        SMSRetryError,
+    )
+    from smsretry.ports import AnalyticsSink, SMSSender
 
 __version__ = "0.1.0"
 
@@ -58,3 +62,48 @@ __all__ = [
     "SendUnknown",
     "__version__",
 ]
+
+_ROOMS = {
+    "Accepted": "smsretry.core.outcome",
+    "AnalyticsSink": "smsretry.ports",
+    "AttemptState": "smsretry.core.outcome",
+    "ConfigurationError": "smsretry.errors",
+    "Deferred": "smsretry.core.outcome",
+    "Dispatcher": "smsretry.dispatcher",
+    "Event": "smsretry.core.events",
+    "Failure": "smsretry.core.failure",
+    "FailureKind": "smsretry.core.failure",
+    "GaveUp": "smsretry.core.outcome",
+    "GiveUpReason": "smsretry.core.outcome",
+    "InvalidMessage": "smsretry.errors",
+    "Jitter": "smsretry.core.policy",
+    "Message": "smsretry.core.message",
+    "MessageAccepted": "smsretry.core.events",
+    "MessageDeferred": "smsretry.core.events",
+    "MessageFailed": "smsretry.core.events",
+    "NotAccepted": "smsretry.errors",
+    "OnUnknown": "smsretry.core.policy",
+    "Outcome": "smsretry.core.outcome",
+    "Receipt": "smsretry.core.message",
+    "RetryAfter": "smsretry.core.outcome",
+    "RetryPolicy": "smsretry.core.policy",
+    "RetryScheduled": "smsretry.core.events",
+    "SMSRetryError": "smsretry.errors",
+    "SMSSender": "smsretry.ports",
+    "Scope": "smsretry.core.failure",
+    "SendFailed": "smsretry.errors",
+    "SendUnknown": "smsretry.errors",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name when it is first used, so that a process pays for no more than it needs."""
+    if name not in _ROOMS:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    value = globals()[name] = getattr(import_module(_ROOMS[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

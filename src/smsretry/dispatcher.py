@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 from collections.abc import Callable, Iterable
@@ -34,9 +35,8 @@ _RESENDING: Final = frozenset({OnUnknown.RESEND, OnUnknown.LOOK_UP_OR_RESEND})
 _NOT_ASKED: Final = "the sender cannot be asked"
 
 
-def utc_now() -> datetime:
-    """Return the present moment as an aware UTC datetime: the default `Clock`."""
-    return datetime.now(UTC)
+utc_now: Final[Clock] = functools.partial(datetime.now, UTC)
+"""Return the present moment as an aware UTC datetime: the default `Clock`."""
 
 
 def new_id() -> str:
@@ -112,13 +112,14 @@ class Dispatcher:
     ) -> Outcome:
         """Decide what follows a send that failed; what needs nothing but a look-up is asked at once."""
         now = self.clock()
-        decision: Outcome = self.policy.decide(
+        decided = self.policy.decide(
             failure, state, now=now, send_before=message.send_before, draw=self._draw(), began=began
         )
-        if isinstance(decision, (RetryAfter, Deferred)) and self._is_hopeless(decision.state):
+        decision: Outcome = decided
+        if not isinstance(decided, GaveUp) and self._is_hopeless(decided.state):
             decision = GaveUp(failure, GiveUpReason.OUTCOME_UNKNOWN, state.retries + 1)
-        if isinstance(decision, Deferred) and decision.delay_s == 0.0:
-            decision = self._settle(message, decision.state, now) or decision
+        elif isinstance(decided, Deferred) and decided.delay_s == 0.0:
+            decision = self._settle(message, decided.state, now) or decided
         return replace(decision, cause=error) if isinstance(decision, GaveUp) else decision
 
     def _classified(self, error: Exception) -> Failure:
@@ -232,18 +233,42 @@ def _sends(state: AttemptState) -> int:
 
 
 def _event(outcome: Outcome, message: Message, state: AttemptState, began: datetime, now: datetime) -> Event:
-    about = (str(message.id), message.campaign, message.metadata, state.round, began, now)
+    about = {
+        "message_id": message.id,
+        "campaign": message.campaign,
+        "metadata": message.metadata,
+        "round": state.round,
+        "started_at": began,
+        "at": now,
+    }
     match outcome:
         case Accepted():
-            return MessageAccepted(*about, outcome.attempts, outcome.receipt, outcome.looked_up)
-        case RetryAfter(delay_s, failure, following):
-            return RetryScheduled(*about, following.retries, failure, delay_s, following.due or now)
-        case Deferred(delay_s, reason, following):
-            sent = following.ending is not None and _sends(following) > _sends(state)
-            last = following.ending.failure if following.ending is not None and sent else None
-            due, deferral = following.due or now, following.deferrals
-            return MessageDeferred(*about, _sends(following), reason, delay_s, due, deferral, last)
-        case GaveUp(failure, reason, attempts):
-            return MessageFailed(*about, attempts, failure, reason)
+            receipt, looked_up = outcome.receipt, outcome.looked_up
+            return MessageAccepted.of(about, attempt=outcome.attempts, receipt=receipt, looked_up=looked_up)
+        case RetryAfter():
+            return RetryScheduled.of(
+                about,
+                attempt=outcome.state.retries,
+                failure=outcome.failure,
+                delay_s=outcome.delay_s,
+                due=outcome.state.due,
+            )
+        case Deferred():
+            return _deferral(outcome, state, about)
+        case GaveUp():
+            return MessageFailed.of(about, attempt=outcome.attempts, failure=outcome.failure, reason=outcome.reason)
         case _ as unreachable:
             assert_never(unreachable)
+
+
+def _deferral(outcome: Deferred, state: AttemptState, about: dict[str, Any]) -> MessageDeferred:
+    following, ending = outcome.state, outcome.state.ending
+    return MessageDeferred.of(
+        about,
+        attempt=_sends(following),
+        reason=outcome.reason,
+        delay_s=outcome.delay_s,
+        due=following.due,
+        deferral=following.deferrals,
+        failure=ending.failure if ending is not None and ending.attempts > _sends(state) else None,
+    )

@@ -23,6 +23,7 @@ from smsretry.ports import AnalyticsSink, Classifier
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_NEW: Final = AttemptState()
 _NOT_PLAIN: Final = (inspect.iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction)
 
 
@@ -37,7 +38,7 @@ def send_with_retry(
     """
     if message.id is None:
         message = message.with_id(new_id())
-    state = AttemptState()
+    state = _NEW
     while True:
         outcome = dispatcher.attempt(message, state)
         match outcome:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from smsretry.core.failure import Failure
 from smsretry.core.message import Receipt
 from smsretry.core.outcome import DeferReason, GiveUpReason
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Event:
     """Hold what every event carries; the subclasses say what happened.
 
@@ -29,6 +29,17 @@ class Event:
     started_at: datetime
     at: datetime
     attempt: int
+
+    @classmethod
+    def of(cls, about: Mapping[str, Any], **own: Any) -> Self:
+        """Build an event from the fields ``about`` and ``own``, at half the price of the constructor.
+
+        A frozen dataclass sets its fields one by one, which would be the larger part of what an attempt costs. It is
+        why events have no slots.
+        """
+        event = object.__new__(cls)
+        event.__dict__.update(about, **own)
+        return event
 
     @property
     def event_id(self) -> str:
@@ -50,7 +61,7 @@ class Event:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class MessageAccepted(Event):
     """The provider took the text at attempt ``attempt``; ``retries`` were made before."""
 
@@ -65,7 +76,7 @@ class MessageAccepted(Event):
         return Event.to_dict(self) | {"receipt": self.receipt.to_dict(), "looked_up": self.looked_up}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RetryScheduled(Event):
     """Attempt ``attempt`` failed with ``failure``; retry number ``attempt`` follows after ``delay_s`` seconds."""
 
@@ -81,7 +92,7 @@ class RetryScheduled(Event):
         return Event.to_dict(self) | own
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class MessageDeferred(Event):
     """The message was put off for ``delay_s`` seconds, for the ``deferral``-th time; no retry is used up.
 
@@ -112,7 +123,7 @@ class MessageDeferred(Event):
         }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class MessageFailed(Event):
     """The message ended without being accepted, because of ``failure``, for ``reason``."""
 

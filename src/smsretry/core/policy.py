@@ -165,7 +165,8 @@ class RetryPolicy:
         `Deferred` comes back where no retry is left but the provider must be asked before the message may end.
         """
         attempts = state.retries + 1
-        state = self._doubt_after(failure, state, now, began or now)
+        if failure.maybe_sent or state.deferred_since is not None:
+            state = self._after_send(failure, state, now, began or now)
         if state.doubt_since is not None and self.on_unknown is OnUnknown.GIVE_UP:
             return GaveUp(failure, GiveUpReason.OUTCOME_UNKNOWN, attempts)
         if not self.should_retry(failure, state.retries):
@@ -273,19 +274,17 @@ class RetryPolicy:
         for limit in self.kind_limits:
             if limit.kind is kind:
                 return limit
-        return _QUEUE_FULL if kind is FailureKind.QUEUE_FULL and self.max_retries else self
+        return _QUEUE_FULL if kind is _QUEUE_FULL.kind and self.max_retries else self
 
-    def _doubt_after(self, failure: Failure, state: AttemptState, now: datetime, began: datetime) -> AttemptState:
+    def _after_send(self, failure: Failure, state: AttemptState, now: datetime, began: datetime) -> AttemptState:
         """Return ``state`` after one more send: look-ups start anew, and a doubtful end opens or prolongs the doubt."""
+        fresh = replace(state, looks=0, deferred_since=None)
         if not failure.maybe_sent:
-            fresh = state.looks == 0 and state.deferred_since is None
-            return state if fresh else replace(state, looks=0, deferred_since=None)
+            return fresh
         lost = failure.kind is FailureKind.LOST_ANSWER
         settles_at = now + timedelta(seconds=self.settle_after_s if lost else self.settle_after_error_s)
         return replace(
-            state,
-            looks=0,
-            deferred_since=None,
+            fresh,
             doubt_since=state.doubt_since or began,
             settles_at=settles_at if state.settles_at is None else max(settles_at, state.settles_at),
         )
