@@ -10,6 +10,7 @@ import contextlib
 import os
 import threading
 import time
+import weakref
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -60,11 +61,14 @@ class Database:
         self._busy_timeout_s = busy_timeout_s
         self._lent = url if isinstance(url, sa.Engine) else None
         self._url = url.url if isinstance(url, sa.Engine) else checked_url(url)
+        self.kind = self._url.get_backend_name()
+        _check_kind(self.kind)
         engine = self._engine_here()
-        _check_dialect(engine.dialect)
-        self.kind = engine.dialect.name
+        _check_sync(engine)
         self.insert: _Insert = sqlite.insert if self.kind == "sqlite" else postgresql.insert
         self._by_pid = {os.getpid(): _Opened(engine)}
+        if self._is_file:
+            _before_fork(self)
 
     @property
     def name(self) -> str:
@@ -102,8 +106,15 @@ class Database:
 
     def close(self) -> None:
         """Close the connections of this process; an engine of the application stays as it is."""
-        if self._lent is None:
-            self._here().engine.dispose()
+        opened = self._by_pid.get(os.getpid())
+        if self._lent is None and opened is not None:
+            opened.engine.dispose()
+            opened.ready = False  # what was in memory is gone, and a file may be another one by then
+
+    @property
+    def _is_file(self) -> bool:
+        """Say whether it is a SQLite file that we open ourselves."""
+        return self._lent is None and self.kind == "sqlite" and not is_memory(self._url)
 
     def _write_once(self, work: Callable[[sa.Connection], T]) -> T:
         try:
@@ -126,7 +137,7 @@ class Database:
         return opened.engine
 
     def _make_ready(self, engine: sa.Engine) -> None:
-        if self._lent is None and self.kind == "sqlite" and not is_memory(self._url):
+        if self._is_file:
             _check_folder(self._url)
             use_wal(engine, patience_s=self._busy_timeout_s)
         with engine.connect() as connection:
@@ -152,8 +163,7 @@ class Database:
     def _engine_here(self) -> sa.Engine:
         if self._lent is None:
             return built_engine(self._url, busy_timeout_s=self._busy_timeout_s)
-        isolation = _ISOLATION.get(self._lent.dialect.name)
-        return self._lent if isolation is None else self._lent.execution_options(isolation_level=isolation)
+        return self._lent.execution_options(isolation_level=_ISOLATION[self.kind])
 
 
 class _Again(Exception):
@@ -183,9 +193,7 @@ def checked_url(url: str | sa.URL) -> sa.URL:
 def built_engine(url: sa.URL, *, busy_timeout_s: float) -> sa.Engine:
     """Return an engine that opens nothing yet and keeps parameters out of its errors."""
     backend = url.get_backend_name()
-    options: dict[str, Any] = {"hide_parameters": True}
-    if backend in _ISOLATION:
-        options["isolation_level"] = _ISOLATION[backend]
+    options: dict[str, Any] = {"hide_parameters": True, "isolation_level": _ISOLATION[backend]}
     if backend == "sqlite":
         options["connect_args"] = {"timeout": busy_timeout_s, "check_same_thread": False}
     if backend == "sqlite" and is_memory(url):  # one connection is the database: threads take turns
@@ -194,9 +202,12 @@ def built_engine(url: sa.URL, *, busy_timeout_s: float) -> sa.Engine:
         engine = sa.create_engine(url, **options)
     except ModuleNotFoundError as error:
         raise ConfigurationError(_missing_driver(backend, error)) from error
-    except (exc.ArgumentError, TypeError) as error:
-        msg = f"No such database: {url.drivername!r}. Use 'sqlite:///sms.db' or 'postgresql+psycopg://…'."
-        raise ConfigurationError(msg) from error
+    except (exc.ArgumentError, TypeError):
+        msg = (
+            f"url does not fit the driver {url.drivername!r}, or there is no such driver. "
+            "Use 'sqlite:///sms.db' (three slashes) or 'postgresql+psycopg://user:password@host/database'."
+        )
+        raise ConfigurationError(msg) from None  # the cause may repeat the URL
     if backend == "sqlite":
         event.listen(engine, "connect", _make_durable)
     return engine
@@ -217,6 +228,22 @@ def begin_immediate(connection: sa.Connection) -> None:
 
 def _has_begun(connection: sa.Connection) -> bool:
     return bool(getattr(connection.connection.dbapi_connection, "in_transaction", False))
+
+
+def _before_fork(database: Database) -> None:
+    """Let no idle connection to a SQLite file be open while this process forks.
+
+    A child inherits SQLite's notes of the locks that are held, but not the locks: it would go on writing to a log that
+    its parent has deleted meanwhile.
+    """
+    known = weakref.ref(database)
+
+    def close() -> None:
+        if (alive := known()) is not None:
+            alive.close()
+
+    if hasattr(os, "register_at_fork"):  # Windows does not fork
+        os.register_at_fork(before=close)
 
 
 def use_wal(engine: sa.Engine, *, patience_s: float) -> None:
@@ -270,12 +297,18 @@ def _make_durable(connection: Any, _: object) -> None:
     connection.execute("PRAGMA synchronous=FULL").close()  # a claim that a power cut undoes would let a text go twice
 
 
-def _check_dialect(dialect: sa.Dialect) -> None:
-    if dialect.name not in _ISOLATION:
-        msg = f"SQLStore works on SQLite and PostgreSQL, got {dialect.name}. Use 'sqlite:///…' or 'postgresql+psycopg://…'."
+def _check_kind(kind: str) -> None:
+    if kind not in _ISOLATION:
+        msg = f"SQLStore works on SQLite and PostgreSQL, got {kind!r}. Use 'sqlite:///…' or 'postgresql+psycopg://…'."
         raise ConfigurationError(msg)
-    if dialect.is_async:
-        msg = f"SQLStore needs a driver that is not async, got {dialect.driver}. Use 'sqlite:///…' or 'postgresql+psycopg://…'."
+
+
+def _check_sync(engine: sa.Engine) -> None:
+    if engine.dialect.is_async:
+        msg = (
+            f"SQLStore needs a driver that is not async, got {engine.url.drivername!r}. "
+            "Use 'sqlite:///…' or 'postgresql+psycopg://…'."
+        )
         raise ConfigurationError(msg)
 
 
@@ -296,5 +329,5 @@ def _check_version(found: str | None, schema: Schema, name: str) -> None:
 
 
 def _missing_driver(backend: str, error: ModuleNotFoundError) -> str:
-    remedy = "pip install 'smsretry[postgresql]'" if backend == "postgresql" else f"pip install {error.name}"
-    return f"The driver of {backend} is not installed: {error.name}. Install it: {remedy}"
+    package = "'smsretry[postgresql]'" if error.name == "psycopg" else error.name
+    return f"The driver of {backend} is not installed: {error.name}. Install it: pip install {package}"

@@ -71,7 +71,7 @@ class Writer:
         """Remove some messages that ended before ``older_than`` ago, with their attempts; the counters stay."""
         messages, attempts = self._messages, self._attempts
         ended = messages.c.state != MessageState.PENDING.value
-        old = messages.c.changed_at < self.now(connection) - older_than
+        old = messages.c.changed_at <= self.now(connection) - older_than
         some = sa.select(messages.c.id).where(ended, old).limit(_PURGE_BATCH).with_for_update(skip_locked=True)
         ids = connection.scalars(some).all()
         beneath = connection.execute(sa.delete(attempts).where(attempts.c.message_id.in_(ids)))
