@@ -18,7 +18,7 @@ from tests.integration.celery_sender import Attempt, attempts_of
 
 from smsretry import Dispatcher
 from smsretry.adapters.celery import SMSTask, sms_task
-from smsretry.adapters.celery.files import file_broker
+from smsretry.testing.folder_broker import folder_broker
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 30.0
@@ -90,7 +90,7 @@ def producer(conf: dict[str, Any]) -> Iterator[Celery]:
 
 def on_files(folder: Path) -> dict[str, Any]:
     """Return the configuration of a broker that needs nothing but a folder, with results in SQLite."""
-    broker = file_broker(folder / "queue", polling_interval_s=0.05)
+    broker = folder_broker(folder / "queue", polling_interval_s=0.05)
     return {**broker, "result_backend": f"db+sqlite:///{folder / 'results.sqlite'}"}
 
 

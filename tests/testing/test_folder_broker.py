@@ -1,48 +1,71 @@
-"""The broker in a folder: what is read is whole."""
+"""The broker that needs nothing but a folder."""
 
 from __future__ import annotations
 
+import json
 import threading
-from queue import Empty
+import uuid
+from pathlib import Path
 
 import pytest
 from celery import Celery
 
 from smsretry.testing.folder_broker import folder_broker
 
-MESSAGES = 300
 
-
-@pytest.fixture
-def app(tmp_path):
-    app = Celery("folder")
-    app.conf.update(folder_broker(tmp_path / "queue"))
+def app_on(folder: Path) -> Celery:
+    app = Celery("texts", set_as_current=False)
+    app.conf.update(folder_broker(folder, polling_interval_s=0.0))
     return app
 
 
-def test_a_message_is_never_read_before_it_is_whole(app):
-    def publish() -> None:
-        with app.connection_for_write() as connection:
-            queue = connection.SimpleQueue("texts")
-            for number in range(MESSAGES):
-                queue.put({"number": number, "text": "x" * 20_000})
+@pytest.fixture
+def queue_name() -> str:
+    """Lend a name of its own: kombu remembers declared queues for the whole process, whatever the folder."""
+    return uuid.uuid4().hex
 
-    publisher = threading.Thread(target=publish)
-    with app.connection_for_read() as connection:
-        queue = connection.SimpleQueue("texts")
-        publisher.start()
-        numbers = []
-        while len(numbers) < MESSAGES:
-            try:
-                message = queue.get(block=False)
-            except Empty:  # read as fast as it goes, so that it looks in between
-                continue
-            message.ack()
-            numbers.append(message.payload["number"])
-    publisher.join()
-    assert sorted(numbers) == list(range(MESSAGES))
+
+def test_a_message_comes_out_as_it_went_in(tmp_path, queue_name):
+    app = app_on(tmp_path / "queue")
+    with app.connection_for_write() as connection:
+        queue = connection.SimpleQueue(queue_name)
+        queue.put({"id": "parcel:17"})
+        assert queue.get_nowait().payload == {"id": "parcel:17"}
+        queue.close()
+
+
+def test_messages_come_out_in_order(tmp_path, queue_name):
+    app = app_on(tmp_path)
+    with app.connection_for_write() as connection:
+        queue = connection.SimpleQueue(queue_name)
+        for number in range(20):
+            queue.put(number)
+        assert [queue.get_nowait().payload for _ in range(20)] == list(range(20))
+        queue.close()
+
+
+def test_nobody_sees_half_a_message_however_often_he_looks(tmp_path, queue_name):
+    app = app_on(tmp_path)
+    large = "x" * 200_000
+    done = threading.Event()
+
+    def write() -> None:
+        with app.connection_for_write() as connection, connection.SimpleQueue(queue_name) as queue:
+            for _ in range(50):
+                queue.put(large)
+        done.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    while not done.is_set():
+        for file in tmp_path.glob("*.msg"):
+            json.loads(file.read_bytes())
+    writer.join()
+    assert len(list(tmp_path.glob(f"*.{queue_name}.msg"))) == 50
+    assert list(tmp_path.glob("*.part")) == []
 
 
 def test_the_folder_is_made_where_it_is_missing(tmp_path):
-    folder_broker(tmp_path / "a" / "b")
+    settings = folder_broker(tmp_path / "a" / "b")
     assert (tmp_path / "a" / "b").is_dir()
+    assert settings["broker_transport_options"]["data_folder_in"] == str(tmp_path / "a" / "b")
