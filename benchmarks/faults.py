@@ -14,6 +14,7 @@ from smsretry.core.failure import Failure
 from smsretry.core.message import Message, Receipt
 from smsretry.core.outcome import AttemptState, Deferred, GaveUp, RetryAfter
 from smsretry.core.policy import RetryPolicy
+from smsretry.dispatcher import utc_now
 from smsretry.errors import ConfigurationError
 from smsretry.senders.twilio import TwilioSender
 from smsretry.testing.simulator import FAULTS, Fault, TwilioSimulator
@@ -103,8 +104,6 @@ def message() -> Message:
 
 def decision(failure: Failure) -> str:
     """Say what the default policy makes of ``failure`` on a first attempt."""
-    from smsretry.dispatcher import utc_now
-
     outcome = RetryPolicy().decide(failure, AttemptState(), now=utc_now())
     match outcome:
         case RetryAfter(delay_s, _, state):
