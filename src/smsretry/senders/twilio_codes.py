@@ -38,11 +38,8 @@ class Decision(StrEnum):
     LOOK_UP = "look_up", "May have been taken: looked up first, then tried again on the policy's schedule."
     GIVE_UP = "give_up", "Ends the message: it would fail again unchanged."
     WARNING = "warning", "May sit on a message that went out all the same: never sent again because of it."
-    ON_REQUEST = "on_request", "Not sent again unless the user names the code: Twilio says that a new message may pass."
-    DISPUTED = (
-        "disputed",
-        "Not sent again unless the user names the code: whether a repeat helps, or texts twice, is disputed or untold.",
-    )
+    ON_REQUEST = "on_request", "Not sent again by itself, though Twilio says that a new message may pass."
+    DISPUTED = "disputed", "Not sent again by itself: whether a repeat helps, or texts twice, is disputed or untold."
     NOT_SEEN_THERE = "not_seen_there", "Does not come there; if it does, its kind decides."
 
 
