@@ -1,56 +1,77 @@
-"""Many workers at once: processes, threads and forks, on an empty database, with figures that are exact."""
+"""Many workers at once: processes, forks and threads, on an empty database, with figures that are exact."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
+from tests.store.processes import COMMON_MESSAGES, OWN_MESSAGES, WORKERS
 from tests.store.told import accepted, retry
-from tests.store.worker import COMMON_MESSAGES, OWN_MESSAGES, WORKERS
 
 from smsretry.store import CampaignSummary, SQLStore
 
 ROOT = Path(__file__).parents[2]
 
 
-def work_at_once(url: str, prefix: str) -> None:
-    """Let eight new processes meet an empty database at the same moment, and tell 800 events."""
-    command = [sys.executable, "-W", "error", "-m", "tests.store.worker", url, prefix]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+@pytest.fixture(scope="module")
+def sqlite_told(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the URL of a file that the scenarios of processes.py have told."""
+    url = f"sqlite:///{tmp_path_factory.mktemp('told')}/sms.db"
+    play("", f"eight={url}", f"url={url}", "memory=sqlite://")
+    return url
+
+
+@pytest.fixture(scope="module")
+def postgres_told(postgres_url: str, own_prefix: str) -> Iterator[str]:
+    """Return the URL of a database that the scenarios of processes.py have told."""
+    play(own_prefix, f"eight={postgres_url}", f"url={postgres_url}", f"engine={postgres_url}")
+    yield postgres_url
+    engine = sa.create_engine(postgres_url)
+    for scenario in ("eight", "url", "engine"):
+        SQLStore(engine, table_prefix=f"{own_prefix}{scenario}_").metadata.drop_all(engine)
+    engine.dispose()
+
+
+def play(*arguments: str) -> None:
+    command = [sys.executable, "-W", "error", "-m", "tests.store.processes", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=100)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def expected(campaign: str) -> CampaignSummary:
+def summary_in(url: str, prefix: str) -> CampaignSummary:
+    with SQLStore(url, table_prefix=prefix) as store:
+        return store.campaign_summary("spring")
+
+
+def of_eight_workers() -> CampaignSummary:
     own = WORKERS * OWN_MESSAGES
-    return CampaignSummary(
-        campaign=campaign,
-        pending=0,
-        sent=own // 4 + COMMON_MESSAGES,
-        failed=own // 2,
-        expired=0,
-        unknown=own // 4,
-        skipped=0,
-        canceled=0,
-        retried=2 * own,
-        deferred=0,
-        doubled=0,
-    )
+    none = dict.fromkeys(("pending", "expired", "skipped", "canceled", "deferred", "doubled"), 0)
+    counted = {"sent": own // 4 + COMMON_MESSAGES, "failed": own // 2, "unknown": own // 4, "retried": 2 * own}
+    return CampaignSummary(campaign="spring", **none, **counted)
 
 
-def test_eight_processes_on_an_empty_sqlite_file_count_exactly(file_url: str) -> None:
-    work_at_once(file_url, "smsretry_")
-    with SQLStore(file_url) as store:
-        assert store.campaign_summary("spring") == expected("spring")
+def test_eight_processes_on_an_empty_sqlite_file_count_exactly(sqlite_told: str) -> None:
+    assert summary_in(sqlite_told, "eight_") == of_eight_workers()
 
 
 @pytest.mark.integration
-def test_eight_processes_on_an_empty_postgresql_count_exactly(empty_postgres_url: str) -> None:
-    work_at_once(empty_postgres_url, "smsretry_")
-    with SQLStore(empty_postgres_url) as store:
-        assert store.campaign_summary("spring") == expected("spring")
+def test_eight_processes_on_an_empty_postgresql_count_exactly(postgres_told: str, own_prefix: str) -> None:
+    assert summary_in(postgres_told, f"{own_prefix}eight_") == of_eight_workers()
+
+
+def test_a_forked_process_goes_on_in_the_same_file_when_its_parent_has_closed_it(sqlite_told: str) -> None:
+    assert summary_in(sqlite_told, "url_").sent == 43
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("handed_in", ["url", "engine"])
+def test_a_forked_process_opens_its_own_connections(postgres_told: str, own_prefix: str, handed_in: str) -> None:
+    assert summary_in(postgres_told, f"{own_prefix}{handed_in}_").sent == 43
 
 
 def test_threads_of_one_store_count_exactly(store: SQLStore) -> None:
@@ -70,24 +91,3 @@ def test_threads_of_one_store_count_exactly(store: SQLStore) -> None:
         thread.join()
     summary = store.campaign_summary("spring")
     assert (summary.planned, summary.sent, summary.retried) == (70, 70, 60)
-
-
-def fork_at_work(*arguments: str) -> None:
-    """Run the scenarios of tests/store/forked.py in a new process."""
-    command = [sys.executable, "-W", "error", "-m", "tests.store.forked", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
-    assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_a_forked_process_goes_on_in_the_same_file_when_its_parent_has_closed_it(file_url: str) -> None:
-    fork_at_work(f"url={file_url}", "url=sqlite://")  # and a database in memory refuses what would be lost
-    with SQLStore(file_url, table_prefix="url_") as store:
-        assert store.campaign_summary("spring").sent == 43
-
-
-@pytest.mark.integration
-def test_a_forked_process_opens_its_own_connections_to_postgresql(empty_postgres_url: str) -> None:
-    fork_at_work(f"url={empty_postgres_url}", f"engine={empty_postgres_url}")
-    for handed_in in ("url", "engine"):
-        with SQLStore(empty_postgres_url, table_prefix=f"{handed_in}_") as store:
-            assert store.campaign_summary("spring").sent == 43
