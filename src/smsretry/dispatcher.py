@@ -123,8 +123,8 @@ class Dispatcher:
         return replace(decision, cause=error) if isinstance(decision, GaveUp) else decision
 
     def _classified(self, error: Exception) -> Failure:
-        if isinstance(error, ProviderError):
-            return error.failure
+        if issubclass(type(error), ProviderError):  # isinstance would ask the exception, which may raise
+            return classify_error(error)
         try:
             failure = self._classify(error)
         except Exception as broken:  # noqa: BLE001  # a classifier's fault must not lose the message

@@ -246,6 +246,9 @@ class Receipt:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Rebuild what `to_dict` returned; raise ValueError on anything else."""
+        if not isinstance(data, Mapping):
+            msg = f"A receipt must be a JSON object, got {type(data).__name__}. Pass receipt.to_dict()."
+            raise ValueError(msg)  # noqa: TRY004  # one error type for everything that is corrupt
         try:
             known = dict(data)
             known["accepted_at"] = datetime.fromisoformat(known["accepted_at"])
