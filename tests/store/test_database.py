@@ -59,6 +59,19 @@ def test_a_writer_waits_for_another_application_at_the_same_file(tmp_path: Path,
         assert store.campaign_summary("spring").sent == 1
 
 
+def test_a_store_waits_for_whoever_holds_a_new_file_but_not_for_ever(tmp_path: Path, file_url: str) -> None:
+    other = sqlite3.connect(tmp_path / "sms.db", isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN EXCLUSIVE")
+    with SQLStore(file_url, busy_timeout_s=0.05) as hasty, pytest.raises(sa.exc.OperationalError, match="locked"):
+        hasty.create_tables()
+    timer = threading.Timer(0.2, other.execute, ["COMMIT"])
+    timer.start()
+    with SQLStore(file_url) as store:
+        store.create_tables()
+    timer.join()
+    other.close()
+
+
 def test_a_store_that_was_closed_opens_again(file_url: str) -> None:
     with SQLStore(file_url) as in_file:
         for number in range(2):
@@ -150,6 +163,19 @@ def test_a_connection_that_was_cut_is_opened_again(empty_postgres_url: str) -> N
         store.record(accepted("m", 2))
         assert store.campaign_summary("spring").sent == 1
     engine.dispose()
+
+
+@pytest.mark.integration
+def test_a_transaction_that_the_database_wants_again_is_tried_three_times(postgres_store: SQLStore) -> None:
+    tries = []
+
+    def collide(connection: sa.Connection) -> None:
+        tries.append(connection)
+        connection.exec_driver_sql("DO $$ BEGIN RAISE EXCEPTION 'collided' USING ERRCODE = '40P01'; END $$")
+
+    with pytest.raises(sa.exc.OperationalError, match="collided"):
+        postgres_store._database.write(collide)
+    assert len(tries) == 3
 
 
 def test_a_database_that_is_away_raises_for_the_dispatcher_to_log() -> None:
