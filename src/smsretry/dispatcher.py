@@ -233,7 +233,7 @@ def _sends(state: AttemptState) -> int:
 
 
 def _event(outcome: Outcome, message: Message, state: AttemptState, began: datetime, now: datetime) -> Event:
-    about = {
+    fields: dict[str, Any] = {
         "message_id": message.id,
         "campaign": message.campaign,
         "metadata": message.metadata,
@@ -243,32 +243,28 @@ def _event(outcome: Outcome, message: Message, state: AttemptState, began: datet
     }
     match outcome:
         case Accepted():
-            receipt, looked_up = outcome.receipt, outcome.looked_up
-            return MessageAccepted.of(about, attempt=outcome.attempts, receipt=receipt, looked_up=looked_up)
+            fields |= {"attempt": outcome.attempts, "receipt": outcome.receipt, "looked_up": outcome.looked_up}
+            return MessageAccepted.of(fields)
         case RetryAfter():
-            return RetryScheduled.of(
-                about,
-                attempt=outcome.state.retries,
-                failure=outcome.failure,
-                delay_s=outcome.delay_s,
-                due=outcome.state.due,
-            )
+            fields |= {"attempt": outcome.state.retries, "failure": outcome.failure}
+            fields |= {"delay_s": outcome.delay_s, "due": outcome.state.due}
+            return RetryScheduled.of(fields)
         case Deferred():
-            return _deferral(outcome, state, about)
+            return MessageDeferred.of(fields | _deferral(outcome, _sends(state)))
         case GaveUp():
-            return MessageFailed.of(about, attempt=outcome.attempts, failure=outcome.failure, reason=outcome.reason)
+            fields |= {"attempt": outcome.attempts, "failure": outcome.failure, "reason": outcome.reason}
+            return MessageFailed.of(fields)
         case _ as unreachable:
             assert_never(unreachable)
 
 
-def _deferral(outcome: Deferred, state: AttemptState, about: dict[str, Any]) -> MessageDeferred:
+def _deferral(outcome: Deferred, sends_before: int) -> dict[str, Any]:
     following, ending = outcome.state, outcome.state.ending
-    return MessageDeferred.of(
-        about,
-        attempt=_sends(following),
-        reason=outcome.reason,
-        delay_s=outcome.delay_s,
-        due=following.due,
-        deferral=following.deferrals,
-        failure=ending.failure if ending is not None and ending.attempts > _sends(state) else None,
-    )
+    return {
+        "attempt": _sends(following),
+        "reason": outcome.reason,
+        "delay_s": outcome.delay_s,
+        "due": following.due,
+        "deferral": following.deferrals,
+        "failure": ending.failure if ending is not None and ending.attempts > sends_before else None,
+    }

@@ -164,7 +164,7 @@ class AttemptState:
     def _with(self, **changes: object) -> AttemptState:
         """Return a copy with ``changes``, which follow from checked fields: four times as fast as ``replace``."""
         changed = object.__new__(AttemptState)
-        changed.__dict__.update(self.__dict__, **changes)
+        object.__setattr__(changed, "__dict__", self.__dict__ | changes)
         return changed
 
 
