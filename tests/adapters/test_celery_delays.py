@@ -1,12 +1,18 @@
 """How long a task may wait in one go, by broker."""
 
+from __future__ import annotations
+
 import math
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
+from celery import Celery
 from hypothesis import given
 from hypothesis import strategies as st
 
 from smsretry.adapters.celery.delays import BrokerLimits, broker_limits
+from smsretry.adapters.celery.envelope import held, limits_of, state_in
 
 DELAYS = st.floats(min_value=0.001, max_value=366 * 86_400.0)
 
@@ -68,3 +74,58 @@ def test_hop_after_hop_ends_exactly_when_the_message_is_due(delay_s, longest_s):
         hops += 1
     assert abs(left_s) < 1e-6 or hops == 0
     assert hops <= math.ceil(delay_s / longest_s) + 1
+
+
+# --- what an application is configured for; nothing is connected ---
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def celery_app(url: str, **settings: Any) -> Celery:
+    app = Celery("texts", broker=url, set_as_current=False)
+    app.conf.update(settings)
+    return app
+
+
+@pytest.mark.parametrize(
+    ("url", "settings", "limits"),
+    [
+        ("redis://127.0.0.1:9/0", {}, BrokerLimits(longest_wait_s=1_800.0)),
+        (
+            "redis://127.0.0.1:9/0",
+            {"broker_transport_options": {"visibility_timeout": 60}},
+            BrokerLimits(longest_wait_s=30.0),
+        ),
+        ("amqp://127.0.0.1:9//", {}, BrokerLimits(longest_wait_s=900.0)),
+        (
+            "amqp://127.0.0.1:9//",
+            {"task_default_queue_type": "quorum"},
+            BrokerLimits(longest_wait_s=900.0, whole_seconds=True),
+        ),
+        ("memory://", {}, BrokerLimits()),
+    ],
+)
+def test_the_limits_are_those_of_the_broker_that_the_app_publishes_to(url, settings, limits):
+    assert limits_of(celery_app(url, **settings)) == limits
+
+
+@pytest.mark.parametrize("options", [{"countdown": 90}, {"eta": NOW + timedelta(seconds=90)}])
+def test_a_long_countdown_is_cut_and_the_state_says_when_it_is_over(options):
+    app = celery_app("redis://127.0.0.1:9/0", broker_transport_options={"visibility_timeout": 60})
+    changed = held({**options, "headers": {"trace": "abc"}, "queue": "texts"}, app, NOW)
+    assert (changed["countdown"], changed["eta"], changed["queue"]) == (30.0, None, "texts")
+    assert changed["headers"]["trace"] == "abc"
+    assert state_in(changed["headers"]).due == NOW + timedelta(seconds=90)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"countdown": 0}, {"countdown": 30}, {"eta": NOW + timedelta(seconds=30)}, {"eta": None}]
+)
+def test_a_wait_that_the_broker_bears_is_left_as_it_is(options):
+    app = celery_app("redis://127.0.0.1:9/0", broker_transport_options={"visibility_timeout": 60})
+    assert held(options, app, NOW) == options
+
+
+def test_a_quorum_queue_is_never_given_a_fraction_of_a_second():
+    app = celery_app("amqp://127.0.0.1:9//", task_default_queue_type="quorum")
+    assert held({"countdown": 0.2}, app, NOW)["countdown"] == 1.0
