@@ -380,6 +380,12 @@ def test_look_ups_are_two_four_eight_seconds_apart_and_end_where_the_doubt_settl
     assert state.deferrals == 6
 
 
+def test_a_provider_that_cannot_tell_is_asked_at_growing_distances_up_to_nine_minutes() -> None:
+    settled = AttemptState(doubt_since=NOW, settles_at=NOW, looks=3)
+    assert DEFAULT.look_again(settled, now=NOW).delay_s == 8.0
+    assert DEFAULT.look_again(replace(settled, looks=500), now=NOW).delay_s == 512.0
+
+
 def test_look_ups_end_after_the_longest_deferral() -> None:
     day = timedelta(seconds=DEFAULT.max_deferral_s)
     state = AttemptState(doubt_since=NOW, settles_at=NOW + 2 * day, looks=1, deferred_since=NOW)

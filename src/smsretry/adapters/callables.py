@@ -62,7 +62,7 @@ def retrying(
     classify: Classifier = classify_error,
     sink: AnalyticsSink | Iterable[AnalyticsSink] = (),
     sleep: Callable[[float], object] = time.sleep,
-    judge: Callable[[R], Failure | None] | None = None,
+    judge: Callable[[Any], Failure | None] | None = None,
     draw: Callable[[], float] = random.random,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Wrap a function that sends one text, so that it is called again as ``policy`` says.
