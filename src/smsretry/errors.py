@@ -51,7 +51,11 @@ class ProviderError(SMSRetryError):
         return Failure.from_dict(self.args[0])
 
     def __str__(self) -> str:
-        return _described(self.args[0])
+        match self.args:
+            case (dict() as failure,):
+                return _described(failure)
+            case _:  # somebody changed args
+                return super().__str__()
 
 
 class NotAccepted(SMSRetryError):
@@ -88,7 +92,11 @@ class NotAccepted(SMSRetryError):
         return Failure.from_dict(self.args[3])
 
     def __str__(self) -> str:
-        return f"{self.args[0]}: {self.args[1]} after {self.args[2]} attempt(s): {_described(self.args[3])}"
+        match self.args:
+            case (message_id, reason, attempts, dict() as failure):
+                return f"{message_id}: {reason} after {attempts} attempt(s): {_described(failure)}"
+            case _:  # somebody changed args
+                return super().__str__()
 
 
 class SendFailed(NotAccepted):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from smsretry.core.events import Event, MessageAccepted, MessageDeferred, MessageFailed, RetryScheduled
+from smsretry.core.failure import Failure
 
 _LEVELS: Final[Mapping[type[Event], int]] = {
     MessageAccepted: logging.INFO,
@@ -33,12 +34,20 @@ class LogSink:
 def _told(event: Event) -> str:
     match event:
         case MessageAccepted():
-            return f"accepted as {event.receipt.provider_id} at attempt {event.attempt}"
+            how = ", as a look-up showed" if event.looked_up else ""
+            return f"accepted as {event.receipt.provider_id} at attempt {event.attempt}{how}"
         case RetryScheduled():
-            return f"attempt {event.attempt} failed ({event.failure.kind}), next in {event.delay_s:g} s"
-        case MessageDeferred():
+            return f"attempt {event.attempt} failed ({_why(event.failure)}), next in {event.delay_s:g} s"
+        case MessageDeferred(failure=None):
             return f"put off for {event.delay_s:g} s ({event.reason})"
+        case MessageDeferred(failure=Failure() as failure):
+            why = f"after attempt {event.attempt} failed ({_why(failure)})"
+            return f"put off for {event.delay_s:g} s ({event.reason}) {why}"
         case MessageFailed():
-            return f"failed for good after {event.attempt} attempt(s): {event.reason}, {event.failure.kind}"
+            return f"failed for good after {event.attempt} attempt(s): {event.reason}, {_why(event.failure)}"
         case _:
             return event.type
+
+
+def _why(failure: Failure) -> str:
+    return failure.kind if failure.code is None else f"{failure.kind} {failure.code}"
