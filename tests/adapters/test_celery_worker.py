@@ -221,6 +221,7 @@ def test_an_end_that_nobody_knows_is_called_unknown(forking):
 def test_events_inspection_and_log_show_neither_number_nor_text(threaded):
     texts = [message("busy", "taken"), message("invalid")]
     with listening(threaded.app) as events:
+        assert eventually(lambda: hears(events, threaded))
         for result in [threaded.task("texts.send").send(text) for text in texts]:
             result.get(timeout=WITHIN_S, interval=0.05, propagate=False)
         waiting = threaded.task("texts.send").send(message("taken"), countdown=60)
@@ -261,6 +262,12 @@ def test_a_wait_beyond_the_visibility_timeout_is_cut_into_hops_and_runs_once(thr
     time.sleep(1.0)  # what was handed out twice would run at the same moment
     assert len(threaded.attempts(str(retried.id))) == 2
     assert len(threaded.attempts(str(postponed.id))) == 1
+
+
+def hears(events: list[dict[str, Any]], worker: Worker) -> bool:
+    """Say whether events arrive yet: a subscription to Redis begins some time after it was asked for."""
+    end_of(worker.task("texts.send").send(message("taken")))
+    return bool(events)
 
 
 def eventually(condition: Any) -> bool:
