@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from celery import Celery
 from celery.exceptions import Reject, Retry
-from tests.integration.celery_workers import running_worker
+from tests.integration.celery_workers import Worker, running_worker, together
 
 from examples import celery_app, existing_app
 from smsretry import Dispatcher, Failure, FailureKind, Message
@@ -25,23 +27,42 @@ pytestmark = pytest.mark.integration
 WITHIN_S = 30.0
 
 
-@pytest.fixture
-def twilio() -> Iterator[TwilioSimulator]:
-    with TwilioSimulator() as simulator:
-        yield simulator
+@dataclass(frozen=True, slots=True)
+class Shop:
+    """Both examples at work, each with a worker and a Twilio of its own."""
+
+    campaign: TwilioSimulator
+    clinic: TwilioSimulator
+    folder: Path
+    broker_url: str
 
 
-@pytest.fixture
-def environment(twilio: TwilioSimulator, redis_url: str, tmp_path: Path) -> dict[str, str]:
-    return {
-        "CELERY_BROKER_URL": f"{redis_url.rpartition('/')[0]}/7",  # the other tests queue in database 0
+@pytest.fixture(scope="module")
+def shop(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    folder = tmp_path_factory.mktemp("examples")
+    server = redis_url.rpartition("/")[0]  # the other tests queue in database 0
+    with TwilioSimulator() as campaign, TwilioSimulator() as clinic:
+        workers = together(
+            at_work("examples.celery_app", f"{server}/7", campaign, folder),
+            at_work("examples.existing_app", f"{server}/8", clinic, folder),
+        )
+        with workers:
+            yield Shop(campaign, clinic, folder, server)
+
+
+def at_work(
+    module: str, broker_url: str, twilio: TwilioSimulator, folder: Path
+) -> contextlib.AbstractContextManager[Worker]:
+    environment = {
+        "CELERY_BROKER_URL": broker_url,
         "TWILIO_ACCOUNT_SID": twilio.account_sid,
         "TWILIO_AUTH_TOKEN": twilio.auth_token,
         "TWILIO_FROM_NUMBER": "+15005550006",
         "TWILIO_BASE_URL": twilio.url,
-        "SMSRETRY_DATABASE_URL": f"sqlite:///{tmp_path / 'sms.db'}",
-        "CLINIC_DATABASE": str(tmp_path / "clinic.db"),
+        "SMSRETRY_DATABASE_URL": f"sqlite:///{folder / 'sms.db'}",
+        "CLINIC_DATABASE": str(folder / "clinic.db"),
     }
+    return running_worker(module, {}, folder, "--pool=solo", environment=environment)
 
 
 def eventually(condition: Callable[[], object]) -> bool:
@@ -51,31 +72,29 @@ def eventually(condition: Callable[[], object]) -> bool:
     return bool(condition())
 
 
-def test_a_campaign_goes_through_the_ready_task(twilio, environment, tmp_path):
-    twilio.script(RateLimited(), to="+14155550101")
-    with running_worker("examples.celery_app", {}, tmp_path, "--pool=solo", environment=environment):
-        numbers = ["+14155550101", "+15005550001", "+14155550103"]
-        celery_app.app.conf.broker_url = environment["CELERY_BROKER_URL"]
-        assert celery_app.queue_campaign("spring", numbers) == ["spring:1", "spring:2", "spring:3"]
-        with SQLStore(environment["SMSRETRY_DATABASE_URL"]) as store:
-            assert eventually(lambda: (end := store.campaign_summary("spring")).sent == 2 and end.failed == 1)
-    assert [len(twilio.texts_to(number)) for number in numbers] == [1, 0, 1]
-    assert twilio.posts == 4
+def test_a_campaign_goes_through_the_ready_task(shop):
+    shop.campaign.script(RateLimited(), to="+14155550101")
+    celery_app.app.conf.broker_url = f"{shop.broker_url}/7"
+    numbers = ["+14155550101", "+15005550001", "+14155550103"]
+    assert celery_app.queue_campaign("spring", numbers) == ["spring:1", "spring:2", "spring:3"]
+    with SQLStore(f"sqlite:///{shop.folder / 'sms.db'}") as store:
+        assert eventually(lambda: (end := store.campaign_summary("spring")).sent == 2 and end.failed == 1)
+    assert [len(shop.campaign.texts_to(number)) for number in numbers] == [1, 0, 1]
+    assert shop.campaign.posts == 4
 
 
-def test_an_existing_task_delivers_and_notes_each_end_once(twilio, environment, tmp_path):
-    twilio.script(RateLimited(), to="+14155550101")
-    clinic = existing_app.Clinic(environment["CLINIC_DATABASE"])
-    with running_worker("examples.existing_app", {}, tmp_path, "--pool=solo", environment=environment):
-        existing_app.app.conf.broker_url = environment["CELERY_BROKER_URL"]
-        for appointment_id in (1, 2):
-            existing_app.remind.delay(appointment_id)
-        assert eventually(lambda: clinic.notes(1) and clinic.notes(2))
-    [text] = twilio.texts_to("+14155550101")
+def test_an_existing_task_delivers_and_notes_each_end_once(shop):
+    shop.clinic.script(RateLimited(), to="+14155550101")
+    existing_app.app.conf.broker_url = f"{shop.broker_url}/8"
+    for appointment_id in (1, 2):
+        existing_app.remind.delay(appointment_id)
+    clinic = existing_app.Clinic(str(shop.folder / "clinic.db"))
+    assert eventually(lambda: clinic.notes(1) and clinic.notes(2))
+    [text] = shop.clinic.texts_to("+14155550101")
     assert clinic.notes(1) == [f"sent as {text.sid}"]
     [note] = clinic.notes(2)
     assert note.startswith("failed: reminder:2: permanent after 1 attempt(s): invalid_number 21211")
-    assert twilio.posts == 3
+    assert shop.clinic.posts == 3
 
 
 @pytest.mark.parametrize("remedied", [True, False])

@@ -8,6 +8,7 @@ import signal
 import sys
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,19 @@ def running_worker(
                 yield Worker(app=app, folder=folder, log_file=log_file)
         except servers.ServerFailed as failed:
             raise servers.ServerFailed(log_file.read_text()) from failed
+
+
+@contextlib.contextmanager
+def together(*workers: contextlib.AbstractContextManager[Worker]) -> Iterator[list[Worker]]:
+    """Start several workers at the same time, and stop them so: most of either is waiting."""
+    with ThreadPoolExecutor(len(workers)) as pool:
+        starting = [pool.submit(worker.__enter__) for worker in workers]
+        wait(starting)
+        try:
+            yield [started.result() for started in starting]
+        finally:
+            running = [one for one, began in zip(workers, starting, strict=True) if began.exception() is None]
+            wait([pool.submit(worker.__exit__, None, None, None) for worker in running])
 
 
 @contextlib.contextmanager
