@@ -15,6 +15,7 @@ import sys
 import textwrap
 import tomllib
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -129,9 +130,23 @@ def named(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
+@pytest.fixture(scope="module")
+def complaints(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[Path, Future[str]]]:
+    """Run the programs of the chosen pages side by side: most of their time is start-up and waiting."""
+    items = (item for item in request.session.items if isinstance(item, pytest.Function))
+    chosen = [item.callspec.params["page"] for item in items if item.originalname == "test_the_python_of_a_page_runs"]
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        yield {
+            page: pool.submit(complaint_about_python, page.read_text("utf-8"), tmp_path_factory.mktemp("page"))
+            for page in chosen
+        }
+
+
 @pytest.mark.parametrize("page", pages(), ids=named)
-def test_the_python_of_a_page_runs(page: Path, tmp_path: Path) -> None:
-    assert complaint_about_python(page.read_text("utf-8"), tmp_path) == "", f"lines as in {named(page)}"
+def test_the_python_of_a_page_runs(page: Path, complaints: dict[Path, Future[str]]) -> None:
+    assert complaints[page].result() == "", f"lines as in {named(page)}"
 
 
 @pytest.mark.parametrize("page", pages(), ids=named)
@@ -149,9 +164,12 @@ def test_no_block_of_a_page_is_in_a_language_that_is_never_checked(page: Path) -
 
 
 def complaint_about_python(page: str, folder: Path) -> str:
-    """Run the program of a page; return what it printed where it fails."""
+    """Run the program of a page, if it has one; return what it printed where it fails."""
+    program = program_of(page)
+    if not program:
+        return ""
     script = folder / "page.py"
-    script.write_text(program_of(page), "utf-8")
+    script.write_text(program, "utf-8")
     done = run([sys.executable, script.name], folder)
     return "" if done.returncode == 0 else f"{done.stdout}\n{done.stderr}"
 
