@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -136,7 +137,8 @@ def complaints(
 ) -> Iterator[dict[Path, Future[str]]]:
     """Run the programs of the chosen pages side by side: most of their time is start-up and waiting."""
     items = (item for item in request.session.items if isinstance(item, pytest.Function))
-    chosen = [item.callspec.params["page"] for item in items if item.originalname == "test_the_python_of_a_page_runs"]
+    mine = (item for item in items if item.originalname == "test_the_python_of_a_page_runs")
+    chosen: list[Any] = [item.callspec.params["page"] for item in mine]
     with ThreadPoolExecutor(max_workers=4) as pool:
         yield {
             page: pool.submit(complaint_about_python, page.read_text("utf-8"), tmp_path_factory.mktemp("page"))
