@@ -280,6 +280,13 @@ def test_a_listing_from_before_the_doubt_settled_proves_nothing() -> None:
     assert done.end.failure.detail == "the listing is too old to settle it"
 
 
+def test_a_listing_from_a_clock_that_runs_ahead_settles_nothing_early() -> None:
+    ahead = [NotSeen(FakeClock().now() + timedelta(days=1))] * 20
+    done = run(LOST, receipt(), finds=ahead, repeat=False)
+    assert done.seconds == 120.0
+    assert len(done.sender.sent) == 2
+
+
 def test_a_provider_that_cannot_tell_leaves_the_outcome_unknown() -> None:
     done = run(LOST, finds=[CannotTell("403")] * 20)
     assert len(done.sender.sent) == 1
