@@ -454,6 +454,12 @@ def test_a_known_provider_id_is_never_dropped() -> None:
     assert sender.sent == []
 
 
+def test_a_known_provider_id_means_one_attempt_at_least() -> None:
+    done = Dispatcher(ScriptedSender()).attempt(MESSAGE, AttemptState(provider_id="SM9"))
+    assert isinstance(done, Accepted)
+    assert done.attempts == 1
+
+
 def test_a_message_without_an_id_keeps_the_one_that_it_gets() -> None:
     clock, sink = FakeClock(), RecordingSink()
     sender = ScriptedSender([BUSY, LOST, BUSY], clock=clock)
