@@ -96,13 +96,15 @@ _ROOMS = {
 }
 
 
-def __getattr__(name: str) -> object:
-    """Load a public name when it is first used, so that a process pays for no more than it needs."""
-    if name not in _ROOMS:
-        msg = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(msg)
-    value = globals()[name] = getattr(import_module(_ROOMS[name]), name)
-    return value
+if not TYPE_CHECKING:  # a type checker that sees it would take every misspelt name for a public one
+
+    def __getattr__(name: str) -> object:
+        """Load a public name when it is first used, so that a process pays for no more than it needs."""
+        if name not in _ROOMS:
+            msg = f"module {__name__!r} has no attribute {name!r}"
+            raise AttributeError(msg)
+        value = globals()[name] = getattr(import_module(_ROOMS[name]), name)
+        return value
 
 
 def __dir__() -> list[str]:
