@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,7 @@ def gaps(page: str) -> list[str]:
     return missing + unknown
 
 
+@cache
 def functions_of(path: Path) -> set[str]:
     if not path.exists():
         return set()

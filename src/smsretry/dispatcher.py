@@ -243,11 +243,12 @@ def _event(outcome: Outcome, message: Message, state: AttemptState, began: datet
     }
     match outcome:
         case Accepted():
-            fields |= {"attempt": outcome.attempts, "receipt": outcome.receipt, "looked_up": outcome.looked_up}
+            fields["attempt"], fields["receipt"] = outcome.attempts, outcome.receipt
+            fields["looked_up"] = outcome.looked_up
             return MessageAccepted.of(fields)
         case RetryAfter():
-            fields |= {"attempt": outcome.state.retries, "failure": outcome.failure}
-            fields |= {"delay_s": outcome.delay_s, "due": outcome.state.due}
+            fields["attempt"], fields["failure"] = outcome.state.retries, outcome.failure
+            fields["delay_s"], fields["due"] = outcome.delay_s, outcome.state.due
             return RetryScheduled.of(fields)
         case Deferred():
             return MessageDeferred.of(fields | _deferral(outcome, _sends(state)))
