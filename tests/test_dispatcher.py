@@ -447,6 +447,18 @@ def test_look_ups_go_on_for_a_day_at_most() -> None:
 # What a state carries
 
 
+def test_a_doubt_of_which_only_the_beginning_is_known_is_waited_for() -> None:
+    clock = FakeClock()
+    sender = ScriptedSender(clock=clock)
+    dispatcher = Dispatcher(sender, clock=clock)
+    state = AttemptState(retries=1, doubt_since=clock.now())
+    first = dispatcher.attempt(MESSAGE, state)
+    assert isinstance(first, Deferred)
+    clock.advance(120)
+    assert isinstance(dispatcher.attempt(MESSAGE, first.state), Accepted)
+    assert len(sender.sent) == 1
+
+
 def test_a_known_provider_id_is_never_dropped() -> None:
     done = Dispatcher(sender := ScriptedSender()).attempt(MESSAGE, AttemptState(retries=2, provider_id="SM9"))
     assert isinstance(done, Accepted)

@@ -150,11 +150,11 @@ class Dispatcher:
 
     def _settle(self, message: Message, state: AttemptState, now: datetime) -> Outcome | None:
         """Ask the provider about a message in doubt; None where it may be sent again."""
-        answer = self._ask(message, state)
+        answer, policy = self._ask(message, state), self.policy
         match answer:
             case Found(receipt):
                 return Accepted(receipt, max(1, _sends(state)), looked_up=True)
-            case NotSeen(as_of) if state.is_settled(now) and state.is_settled(as_of):
+            case NotSeen(as_of) if policy.is_settled(state, now) and policy.is_settled(state, as_of):
                 return self._not_taken(state)
             case NotSeen():
                 return self._not_settled(state, now, "the listing is too old to settle it")

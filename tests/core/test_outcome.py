@@ -72,11 +72,6 @@ def test_a_state_cannot_be_changed() -> None:
         NEW.with_retry(NOW).retries = 7  # type: ignore[misc]
 
 
-def test_a_doubt_without_a_time_to_settle_is_settled() -> None:
-    assert AttemptState(doubt_since=NOW).is_settled(NOW)
-    assert not replace(DOUBTFUL, settles_at=NOW + timedelta(microseconds=1)).is_settled(NOW)
-
-
 # Corrupt states
 
 IMPOSSIBLE_COUNTS = [-1, 0.0, 1.0, 1.5, True, "1", None, math.nan, math.inf, MOST_COUNTED + 1, 10**400, [], {}]

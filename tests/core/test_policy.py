@@ -372,7 +372,7 @@ def test_an_end_in_doubt_is_asked_at_once_where_the_listing_settles_it_already()
 def test_look_ups_are_two_four_eight_seconds_apart_and_end_where_the_doubt_settles() -> None:
     state = decided(DEFAULT, LOST).state
     waits, now = [], NOW + timedelta(seconds=2)
-    while not state.is_settled(now):
+    while not DEFAULT.is_settled(state, now):
         outcome = DEFAULT.look_again(replace(state, looks=state.looks + 1), now=now)
         state, now = outcome.state, now + timedelta(seconds=outcome.delay_s)
         waits.append(outcome.delay_s)
@@ -409,11 +409,19 @@ def test_look_ups_end_even_where_the_clock_stands_still(policy: RetryPolicy) -> 
 def test_there_are_looks_enough_to_reach_the_moment_when_the_doubt_settles(settle_s: float) -> None:
     policy = RetryPolicy(settle_after_s=settle_s)
     state, now = AttemptState(doubt_since=NOW, settles_at=NOW + timedelta(seconds=settle_s)), NOW
-    while not state.is_settled(now):
+    while not policy.is_settled(state, now):
         state = replace(state, looks=state.looks + 1)
         assert policy.may_look_again(state, now=now)
         outcome = policy.look_again(state, now=now)
         state, now = outcome.state, now + timedelta(seconds=outcome.delay_s)
+
+
+def test_a_doubt_that_does_not_say_when_it_settles_is_waited_for_as_after_a_lost_answer() -> None:
+    state = AttemptState(retries=1, doubt_since=NOW)
+    assert not DEFAULT.is_settled(state, NOW + timedelta(seconds=119))
+    assert DEFAULT.is_settled(state, NOW + timedelta(seconds=120))
+    assert decided(DEFAULT, STATED, state).state.settles_at == NOW + timedelta(seconds=120)
+    assert DEFAULT.is_settled(AttemptState(), NOW)
 
 
 # The schedule

@@ -97,7 +97,7 @@ class AttemptState:
     provider_id: str | None = None
     """The provider's id where it is known that the text was taken."""
     settles_at: datetime | None = None
-    """From this moment on "not listed" means "not taken"."""
+    """From this moment on "not listed" means "not taken"; while in doubt, None leaves it to the policy."""
     deferred_since: datetime | None = None
     """When the present run of deferrals began, which bounds it."""
     ending: GaveUp | None = None
@@ -148,10 +148,6 @@ class AttemptState:
         if known.get("ending") is not None:
             known["ending"] = GaveUp.from_dict(known["ending"])
         return cls(version=version, **known)
-
-    def is_settled(self, now: datetime) -> bool:
-        """Say whether, at ``now``, "not listed" means "not taken"."""
-        return self.settles_at is None or self.settles_at <= now
 
     def with_retry(self, due: datetime) -> AttemptState:
         """Return the state after a send that failed, with one more retry scheduled for ``due``."""

@@ -181,16 +181,22 @@ class RetryPolicy:
         """End a message as ``ending``, or, while its outcome is in doubt, defer it until the doubt can be settled."""
         if state.doubt_since is None:
             return ending
-        if state.is_settled(now):
+        if self.is_settled(state, now):
             return Deferred(0.0, DeferReason.IN_DOUBT, replace(state, ending=ending, due=now))
         return self.look_again(replace(state, ending=ending), now=now)
 
     def look_again(self, state: AttemptState, *, now: datetime) -> Deferred:
         """Defer a message in doubt until the provider should be asked again: 2, 4, 8, … seconds between the looks."""
         delay_s = min(2.0 ** min(state.looks, _SLOWEST_LOOK), self.max_deferral_s)
-        if state.settles_at is not None and state.settles_at > now:
-            delay_s = min(delay_s, (state.settles_at - now).total_seconds())
+        settles_at = self._settles_at(state)
+        if settles_at is not None and settles_at > now:
+            delay_s = min(delay_s, (settles_at - now).total_seconds())
         return Deferred(delay_s, DeferReason.IN_DOUBT, state.with_deferral(now, now + timedelta(seconds=delay_s)))
+
+    def is_settled(self, state: AttemptState, now: datetime) -> bool:
+        """Say whether, at ``now``, "not listed" means "not taken" for a message with ``state``."""
+        settles_at = self._settles_at(state)
+        return settles_at is None or settles_at <= now
 
     def may_look_again(self, state: AttemptState, *, now: datetime) -> bool:
         """Say whether a provider that could not settle the doubt so far may be asked once more.
@@ -202,7 +208,7 @@ class RetryPolicy:
         if waited >= timedelta(seconds=self.max_deferral_s):
             return False
         wait_s = max(self.settle_after_s, self.settle_after_error_s)
-        early_looks = 0 if state.is_settled(now) else _SLOWEST_LOOK + math.ceil(wait_s / 2**_SLOWEST_LOOK)
+        early_looks = 0 if self.is_settled(state, now) else _SLOWEST_LOOK + math.ceil(wait_s / 2**_SLOWEST_LOOK)
         return state.looks < self.max_looks + early_looks
 
     def schedule(self, kind: FailureKind | None = None) -> tuple[float, ...]:
@@ -283,11 +289,18 @@ class RetryPolicy:
             return fresh
         lost = failure.kind is FailureKind.LOST_ANSWER
         settles_at = now + timedelta(seconds=self.settle_after_s if lost else self.settle_after_error_s)
+        present = self._settles_at(state)
         return replace(
             fresh,
             doubt_since=state.doubt_since or began,
-            settles_at=settles_at if state.settles_at is None else max(settles_at, state.settles_at),
+            settles_at=settles_at if present is None else max(settles_at, present),
         )
+
+    def _settles_at(self, state: AttemptState) -> datetime | None:
+        """Return when a doubt settles; where the state does not say, the first doubtful send is taken for the last."""
+        if state.settles_at is None and state.doubt_since is not None:
+            return state.doubt_since + timedelta(seconds=self.settle_after_s)
+        return state.settles_at
 
 
 _FIELDS: Final = tuple(one.name for one in fields(RetryPolicy))
