@@ -203,8 +203,7 @@ def _waits(twilio: TwilioSimulator, attempts: Mapping[str, int]) -> dict[int, li
     times: dict[str, list[float]] = defaultdict(list)
     doubtful: set[str] = set()
     for request in twilio.requests:
-        if request.method == "POST":
-            to = request.form["To"][0]
+        for to in request.form.get("To", ()):  # one that the outage cut off has none
             times[to].append(request.at_s)
             if request.fault is not None and not isinstance(request.fault, RateLimited | Refused):
                 doubtful.add(to)

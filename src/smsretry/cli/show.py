@@ -18,9 +18,14 @@ def history_of(url: str, message_id: str) -> list[dict[str, Any]]:
     """Return what happened to a message as JSON objects, the first event first; nothing where there is no database."""
     if url.startswith(_SQLITE) and not Path(url.removeprefix(_SQLITE)).exists():
         return []
+    store = SQLStore(url)
+    try:
+        rows = store.history(message_id)
+    finally:
+        store.close()
     return [
         {name: value.isoformat() if isinstance(value, datetime) else value for name, value in asdict(row).items()}
-        for row in SQLStore(url).history(message_id)
+        for row in rows
     ]
 
 
