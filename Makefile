@@ -19,7 +19,8 @@ USABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for name in $(CANDIDATES); do \
 	if $$name -c '$(USABLE)' >/dev/null 2>&1; then command -v $$name; break; fi; done)
 
-PYTEST := $(BIN)/python -m pytest
+# A file's tests share its servers and workers; two processes keep two cores busy.
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 CORE_COVERAGE := --cov=src/smsretry/core --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=100
 TYPED := src $(wildcard tests/typing)
 LINTED := src tests $(wildcard examples benchmarks docs/conf.py)

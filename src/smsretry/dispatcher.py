@@ -88,6 +88,15 @@ class Dispatcher:
         # No local variable here or in _send may hold the outcome: its cause holds these very frames.
         return self._told(self._next(message, state, began), message, state, began)
 
+    def abandon(self, message: Message, state: AttemptState, why: str) -> GaveUp:
+        """End a message in doubt as unknown, because it can wait for no other look-up, and tell every sink.
+
+        For adapters: a queue that takes no retry, or does not wait. ``state`` is what the last outcome carried.
+        """
+        ended = _unknown(state, why)
+        self._told(ended, message, state, self.clock())
+        return ended
+
     def _next(self, message: Message, state: AttemptState, now: datetime) -> Outcome:
         if state.provider_id is not None:
             return Accepted(Receipt("", state.provider_id, now), max(1, _sends(state)), looked_up=True)

@@ -35,6 +35,7 @@ from smsretry import (
     OnUnknown,
     Receipt,
     RetryPolicy,
+    RetryScheduled,
     SendFailed,
     SendUnknown,
 )
@@ -296,9 +297,10 @@ def test_under_early_ack_a_retry_that_cannot_be_published_fails_loudly_with_its_
 
 def test_a_lost_answer_whose_retry_cannot_be_published_ends_as_unknown_and_is_not_sent_blindly():
     task = unreachable_app(acks_late=True)
-    _, dispatcher = sending([LOST])
+    _, dispatcher = sending([LOST], sink=(sink := RecordingSink()))
     with running(task), pytest.raises(SendUnknown):
         deliver(task, dispatcher, MESSAGE)
+    assert [type(event) for event in sink.events] == [RetryScheduled, MessageFailed]
 
 
 def test_a_doubt_that_the_broker_knows_of_goes_back_to_it():
@@ -621,10 +623,11 @@ def test_apply_takes_a_state_and_a_message_of_no_id_gets_that_of_the_task():
 
 
 def test_eager_mode_calls_a_message_unknown_that_would_have_to_wait_for_a_look_up():
-    sender, task = ready(celery_app(), [LOST])
+    sender, task = ready(celery_app(), [LOST], sink=(sink := RecordingSink()))
     result = task.apply((MESSAGE.to_dict(),))
     assert isinstance(result.result, SendUnknown)
     assert len(sender.sent) == 1
+    assert isinstance(sink.events[-1], MessageFailed)
 
 
 def test_eager_mode_calls_a_message_unknown_that_has_ended_but_for_a_look_up():

@@ -163,11 +163,7 @@ class _Delivery:
         return error
 
     def _unknown(self, state: AttemptState, why: str) -> NotAccepted:
-        lost = Failure.of(FailureKind.LOST_ANSWER, detail=why)
-        ended = GaveUp(lost, GiveUpReason.OUTCOME_UNKNOWN, state.retries)
-        if state.ending is not None:
-            ended = replace(state.ending, reason=GiveUpReason.OUTCOME_UNKNOWN)
-        return not_accepted(str(self.message.id), ended)
+        return not_accepted(str(self.message.id), self.dispatcher.abandon(self.message, state, why))
 
 
 @dataclass(frozen=True, slots=True)
