@@ -227,6 +227,25 @@ def test_a_text_may_be_taken_after_its_request_has_died(fault: Fault) -> None:
         assert len(list_messages(simulator, To=TO).json["messages"]) == 1
 
 
+def test_a_text_is_taken_although_its_sender_died_while_it_waited_for_the_answer() -> None:
+    with TwilioSimulator() as simulator:
+        simulator.script(Delayed(delay_s=30, taken_after_s=0.2))
+        with closing(connected(simulator)) as connection:
+            connection.sendall(create_bytes(simulator))
+            assert simulator.wait_for(lambda: has_met_a_fault(simulator))
+            assert simulator.texts == []
+        assert simulator.wait_for(lambda: simulator.text_count == 1)
+        assert simulator.texts[0].at_s - simulator.requests[0].at_s >= 0.2
+
+
+def test_a_delayed_answer_names_the_text_that_was_taken_before_it() -> None:
+    with TwilioSimulator() as simulator:
+        simulator.script(Delayed(delay_s=0.2, taken_after_s=0.1))
+        got = create(simulator)
+        assert [text.sid for text in simulator.texts] == [got.json["sid"]]
+        assert look_up(simulator, got.json["sid"]).status == 200
+
+
 def test_a_text_due_after_the_end_is_not_taken() -> None:
     with TwilioSimulator() as simulator:
         simulator.script(ServerError(taken=True, taken_after_s=0.05))
@@ -388,6 +407,7 @@ def test_rates_that_make_no_sense_are_refused(rates: dict[str | Fault, float], w
         (lambda: OddSuccess(status=500), "status must be 2xx"),
         (lambda: OddSuccess(body=Body.TWILIO), "Use Normal"),
         (lambda: Delayed(delay_s=-1), "delay_s must be 0 or more"),
+        (lambda: Delayed(delay_s=1, taken_after_s=2), "taken_after_s must be delay_s"),
         (lambda: Slow(interval_s=float("inf")), "interval_s must be 0 or more"),
         (lambda: RateLimited(retry_after_s=-1), "retry_after_s must be 0 or more"),
         (lambda: Reset(taken=False, taken_after_s=1), "Set taken=True"),
@@ -398,7 +418,11 @@ def test_a_fault_that_cannot_be_is_not_built(build: Callable[[], Fault], words: 
         build()
 
 
-@pytest.mark.parametrize("fault", [Normal(), *FAULTS.values()], ids=["normal", *FAULTS])
+@pytest.mark.parametrize(
+    "fault",
+    [Normal(), Delayed(delay_s=2, taken_after_s=1), *FAULTS.values()],
+    ids=["normal", "delayed_and_taken_late", *FAULTS],
+)
 def test_a_fault_survives_json_and_can_be_a_key(fault: Fault) -> None:
     assert fault_from_dict(json.loads(json.dumps(fault_to_dict(fault)))) == fault
     assert {fault: 1}[fault] == 1

@@ -123,10 +123,12 @@ class Desk:
         return fault, self._answer(fault, request, params, self._taken(params, fault.taken_after_s))
 
     def _taken(self, params: Params, after_s: float) -> Answer:
+        text = self.ledger.drafted(params)
         if after_s:
-            self._later(after_s, partial(self.ledger.take, params))
-            return _NOTHING
-        return wire.created(self._shown(self.ledger.take(params), is_sent=False))
+            self._later(after_s, partial(self.ledger.take, text))
+        else:
+            text = self.ledger.take(text)
+        return wire.created(self._shown(text, is_sent=False))
 
     def _look_up(self, request: Request, sid: str | None) -> tuple[Fault, Answer]:
         if self._account.test_credentials:

@@ -152,14 +152,23 @@ class OddSuccess:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delayed:
-    """Take the text at once and answer as usual ``delay_s`` seconds later."""
+    """Answer as usual ``delay_s`` seconds after the request, and take the text at once, or within that time.
+
+    With ``taken_after_s`` a sender that dies while it waits leaves a text that is taken after its end.
+    """
 
     delay_s: float
     taken: ClassVar[bool] = True
-    taken_after_s: ClassVar[float] = 0.0
+    taken_after_s: float = 0.0
 
     def __post_init__(self) -> None:
         _check_seconds("delay_s", self.delay_s)
+        _check_seconds("taken_after_s", self.taken_after_s)
+        if self.taken_after_s > self.delay_s:
+            raise ValueError(
+                f"taken_after_s must be delay_s ({self.delay_s}) at most, got {self.taken_after_s}. "
+                "Nobody is told of a text before it is taken."
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -110,16 +110,17 @@ class Ledger:
             self._requests[place] = replace(self._requests[place], fault=fault)
             self._changed.notify_all()
 
-    def take(self, params: Params) -> Text:
-        """Record a text as taken now, under a new SID."""
-        text = self._text(params)
+    def take(self, draft: Text) -> Text:
+        """Record a text as taken now, and return it so."""
+        text = replace(draft, at=datetime.now(UTC), at_s=self.elapsed_s())
         with self._changed:
             self._texts[text.sid] = text
             self._by_number[text.to].append(text)
             self._changed.notify_all()
         return text
 
-    def _text(self, params: Params) -> Text:
+    def drafted(self, params: Params) -> Text:
+        """Return the text that a create asks for, under a new SID; nothing is taken yet."""
         return Text(
             sid=f"SM{token_hex(16)}",
             to=params["To"][0],
