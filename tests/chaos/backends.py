@@ -1,0 +1,106 @@
+"""Lend what a run needs beside its workers: a broker that outlives them, and a database."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum, unique
+from pathlib import Path
+from typing import Any, ClassVar, Final, assert_never
+
+import redis
+from tests.chaos.crashing import CrashingServer, crashing_postgres, crashing_redis
+
+from smsretry.testing.folder_broker import folder_broker
+
+VISIBILITY_TIMEOUT_S: Final = 15
+"""After this the broker hands out again what a dead worker held: longer than any wait of the programs."""
+QUEUE: Final = "celery"
+_CELERY: Final = {
+    "task_ignore_result": True,
+    "worker_prefetch_multiplier": 1,
+    "worker_enable_remote_control": False,
+    "broker_connection_retry_on_startup": True,
+}
+
+
+@unique
+class BackendName(StrEnum):
+    """Name the brokers and databases that a run may use."""
+
+    SERVERS = "redis+postgresql"
+    """A real Redis and a real PostgreSQL, each killed and started anew in the middle."""
+    EMBEDDED = "embedded"
+    """A folder and a SQLite file; the broker loses what a killed worker held."""
+
+
+class Backend(ABC):
+    """Hold the broker and the database of one run: ``celery`` are the settings of the application."""
+
+    celery: dict[str, Any]
+    store_url: str
+    quiet_s: ClassVar[float]
+    """Without a request for so long, and without a task to be seen, nothing comes any more."""
+
+    @abstractmethod
+    def has_tasks(self) -> bool:
+        """Say whether the broker holds a task, as far as it can be seen."""
+
+    @property
+    def crashes(self) -> tuple[Callable[[], None], ...]:
+        """Return what kills a server and starts it anew, one for each."""
+        return ()
+
+
+@contextmanager
+def running_backend(name: BackendName, folder: Path) -> Iterator[Backend]:
+    """Run the broker and the database until the block ends; raise `ServerMissing` where a server is not installed."""
+    match name:
+        case BackendName.EMBEDDED:
+            yield Embedded(folder)
+        case BackendName.SERVERS:
+            with crashing_redis() as broker, crashing_postgres() as database:
+                yield Servers(broker, database)
+        case _:
+            assert_never(name)
+
+
+class Embedded(Backend):
+    """Keep the queue in a folder and the records in a SQLite file."""
+
+    quiet_s = 8.0  # longer than any wait of the programs, which pass in the worker that holds the task
+
+    def __init__(self, folder: Path) -> None:
+        self._queue = folder / "queue"
+        self.celery = folder_broker(self._queue, polling_interval_s=0.05) | _CELERY
+        self.store_url = f"sqlite:///{folder / 'sms.db'}"
+
+    def has_tasks(self) -> bool:
+        """Say whether a task lies in the folder; what a worker holds, nobody can see."""
+        return any(self._queue.glob(f"*.{QUEUE}.msg"))
+
+
+class Servers(Backend):
+    """Keep the queue in Redis and the records in PostgreSQL."""
+
+    quiet_s = 0.5
+
+    def __init__(self, broker: CrashingServer, database: CrashingServer) -> None:
+        self._servers = (broker, database)
+        options = {"visibility_timeout": VISIBILITY_TIMEOUT_S, "unacked_restore_throttle": 1}
+        self.celery = {"broker_url": broker.url, "broker_transport_options": options, **_CELERY}
+        self.store_url = database.url
+
+    def has_tasks(self) -> bool:
+        """Say whether a task waits, or was handed out and not acknowledged; yes while nobody can say."""
+        try:
+            with redis.Redis.from_url(str(self.celery["broker_url"])) as client:
+                return bool(client.llen(QUEUE) or client.hlen("unacked"))
+        except redis.RedisError:
+            return True
+
+    @property
+    def crashes(self) -> tuple[Callable[[], None], ...]:
+        """Return the crash of each server."""
+        return tuple(server.crash for server in self._servers)

@@ -1,0 +1,125 @@
+"""Name the programs under test, and say what each knows of its own messages."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from enum import StrEnum, unique
+from types import MappingProxyType
+from typing import Final, Protocol
+
+from celery import Celery
+from tests.chaos.load import CAMPAIGN
+from tests.chaos.settings import TASK, Settings
+
+from smsretry import Dispatcher, Message
+from smsretry.adapters.celery import sms_task
+from smsretry.core.outcome import GiveUpReason
+from smsretry.store import SQLStore
+from smsretry.store.moves import MessageState
+
+
+@unique
+class ProgramName(StrEnum):
+    """Name the programs that get the load."""
+
+    OWN = "smsretry"
+    AUTORETRY = "celery-autoretry"
+    TENACITY = "celery-tenacity"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Word:
+    """Hold the ids of what a program itself says of its messages."""
+
+    refused: frozenset[str] = frozenset()
+    """Failed for a permanent reason."""
+    unknown: frozenset[str] = frozenset()
+    """Nobody can say whether they were sent."""
+    open: frozenset[str] | None = None
+    """Not at their end; None where nobody keeps account."""
+
+
+class Program(Protocol):
+    """Put messages into the queue of an application, and say what became of them."""
+
+    module: str
+    """The application that the workers run."""
+
+    def publish(self, messages: Iterable[Message]) -> None:
+        """Queue every message."""
+        ...
+
+    def word(self) -> Word:
+        """Say what is known."""
+        ...
+
+
+class Plain:
+    """Be a task without a record of its own."""
+
+    def __init__(self, module: str, app: Celery) -> None:
+        self.module = module
+        self._app = app
+
+    def publish(self, messages: Iterable[Message]) -> None:
+        """Queue every message under its id."""
+        for message in messages:
+            self._app.send_task(TASK, args=(message.to_dict(),), task_id=message.id)
+
+    def word(self) -> Word:
+        """Say nothing: there is nobody to ask."""
+        return Word()
+
+
+class Own:
+    """Be the task of this library, with its store."""
+
+    module = "tests.chaos.apps.own"
+
+    def __init__(self, app: Celery, store: SQLStore) -> None:
+        self._task = sms_task(app, _only_the_worker_sends, name=TASK)
+        self._store = store
+
+    def publish(self, messages: Iterable[Message]) -> None:
+        """Queue every message."""
+        for message in messages:
+            self._task.send(message)
+
+    def word(self) -> Word:
+        """Say what the store knows."""
+        states = self._states()
+        return Word(
+            refused=frozenset(id_ for id_, (_, reason) in states.items() if reason == GiveUpReason.PERMANENT),
+            unknown=frozenset(id_ for id_, (state, _) in states.items() if state == MessageState.UNKNOWN),
+        )
+
+    def _states(self) -> dict[str, tuple[str, str]]:
+        exported = io.StringIO()
+        self._store.export_csv(exported, CAMPAIGN)
+        exported.seek(0)
+        return {row["message_id"]: (row["state"], row["reason"]) for row in csv.DictReader(exported)}
+
+
+_PLAIN_MODULES: Final[Mapping[ProgramName, str]] = MappingProxyType(
+    {
+        ProgramName.AUTORETRY: "tests.chaos.apps.celery_autoretry",
+        ProgramName.TENACITY: "tests.chaos.apps.celery_tenacity",
+    }
+)
+
+
+@contextmanager
+def program_for(name: ProgramName, settings: Settings) -> Iterator[Program]:
+    """Lend a program as a process sees it that only queues."""
+    app = Celery("chaos", set_as_current=False)
+    app.conf.update(settings.celery)
+    with closing(app), SQLStore(settings.store_url) as store:
+        yield Own(app, store) if name is ProgramName.OWN else Plain(_PLAIN_MODULES[name], app)
+
+
+def _only_the_worker_sends() -> Dispatcher:
+    raise NotImplementedError

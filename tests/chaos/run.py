@@ -1,0 +1,125 @@
+"""Run one load through one program, and trouble its workers meanwhile."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from tests.chaos.backends import Backend, BackendName, running_backend
+from tests.chaos.counting import Run, counted
+from tests.chaos.load import LATEST_TAKE_S, Load
+from tests.chaos.programs import Program, ProgramName, program_for
+from tests.chaos.settings import Settings
+from tests.chaos.trouble import Trouble
+from tests.chaos.workers import Workers
+
+from smsretry.testing import TwilioSimulator
+
+TICK_S: Final = 0.25
+NO_TEXT_S: Final = 6.0
+"""Without a text for so long, what has none yet is left to the time after the trouble."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Say what one run is; it ends after ``cap_s`` seconds at the latest."""
+
+    program: ProgramName
+    backend: BackendName
+    seed: int
+    messages: int
+
+    @property
+    def cap_s(self) -> float:
+        """Return how long the run may take."""
+        return 60.0 + 0.1 * self.messages
+
+
+def run(plan: Plan, folder: Path) -> Run:
+    """Run ``plan`` in ``folder``, which keeps the logs of the workers; end every process that it starts."""
+    load = Load.drawn(plan.messages, plan.seed)
+    with load.simulator() as twilio, running_backend(plan.backend, folder) as backend:
+        settings = Settings(
+            celery=backend.celery,
+            store_url=backend.store_url,
+            twilio_url=twilio.url,
+            account_sid=twilio.account_sid,
+            auth_token=twilio.auth_token,
+        )
+        with program_for(plan.program, settings) as program:
+            program.publish(load.messages)
+            with (
+                Workers(program.module, environment=settings.environment(), folder=folder) as workers,
+                Trouble(workers, seed=plan.seed) as trouble,
+            ):
+                seconds = Watch(plan, twilio, backend, program, trouble).until_the_end()
+            time.sleep(LATEST_TAKE_S)
+            texts = counted(load.messages, twilio, program.word())
+    troubled = {"kills": trouble.kills, "freezes": trouble.freezes, "seconds": round(seconds, 1)}
+    return Run(**asdict(plan), **asdict(texts), **troubled)
+
+
+class Watch:
+    """Follow a run: no trouble before the first request, none after the last text, and an end in any case."""
+
+    def __init__(
+        self, plan: Plan, twilio: TwilioSimulator, backend: Backend, program: Program, trouble: Trouble
+    ) -> None:
+        self._plan = plan
+        self._twilio = twilio
+        self._backend = backend
+        self._program = program
+        self._trouble = trouble
+        self._texts = Stillness(lambda: twilio.text_count)
+        self._requests = Stillness(lambda: twilio.posts + twilio.gets)
+        self._ends_s = time.monotonic() + plan.cap_s
+
+    def until_the_end(self) -> float:
+        """Return the seconds from the first request to the end of the last message."""
+        self._wait(lambda: self._twilio.posts > 0)
+        began_s = time.monotonic()
+        self._trouble.begin()
+        crashes = self._backend.crashes
+        for place, crash in enumerate(crashes, start=1):
+            self._wait(partial(self._has_texts, self._plan.messages * place // (len(crashes) + 1)))
+            crash()
+        self._wait(lambda: self._has_texts(self._plan.messages))
+        self._trouble.calm()
+        self._wait(lambda: self._trouble.is_over and self._has_ended())
+        return time.monotonic() - began_s
+
+    def _has_texts(self, enough: int) -> bool:
+        """Say whether so many messages have their text, or no more are coming."""
+        return self._texts.lasts_s() > NO_TEXT_S or len({text.to for text in self._twilio.texts}) >= enough
+
+    def _has_ended(self) -> bool:
+        still_open = self._program.word().open
+        if still_open is not None:
+            return not still_open
+        return self._requests.lasts_s() > self._backend.quiet_s and not self._backend.has_tasks()
+
+    def _wait(self, condition: Callable[[], bool]) -> None:
+        while time.monotonic() < self._ends_s:
+            self._trouble.check()
+            if condition():
+                return
+            time.sleep(TICK_S)
+
+
+class Stillness:
+    """Measure for how long a figure has not changed, as often as it is asked."""
+
+    def __init__(self, figure: Callable[[], int]) -> None:
+        self._figure = figure
+        self._last = figure()
+        self._since_s = time.monotonic()
+
+    def lasts_s(self) -> float:
+        """Return the seconds since the figure was seen to change."""
+        if (now := self._figure()) != self._last:
+            self._last, self._since_s = now, time.monotonic()
+        return time.monotonic() - self._since_s
