@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Final, NoReturn
 
 from rich.console import Console
+
 from tests.chaos.backends import BackendName
 from tests.chaos.counting import Run
 from tests.chaos.programs import ProgramName

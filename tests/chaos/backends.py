@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any, ClassVar, Final, assert_never
 
 import redis
-from tests.chaos.crashing import CrashingServer, crashing_postgres, crashing_redis
 
 from smsretry.testing.folder_broker import folder_broker
+from tests.chaos.crashing import CrashingServer, crashing_postgres, crashing_redis
+from tests.chaos.workers import Pool, Shape
 
 VISIBILITY_TIMEOUT_S: Final = 15
 """After this the broker hands out again what a dead worker held: longer than any wait of the programs."""
+RESTORE_INTERVAL_S: Final = 2
+"""How often the broker is searched for that; a hundred seconds by default."""
 QUEUE: Final = "celery"
 _CELERY: Final = {
     "task_ignore_result": True,
@@ -40,6 +43,8 @@ class Backend(ABC):
 
     celery: dict[str, Any]
     store_url: str
+    shape: ClassVar[Shape]
+    """The workers that suit the broker."""
     quiet_s: ClassVar[float]
     """Without a request for so long, and without a task to be seen, nothing comes any more."""
 
@@ -67,13 +72,18 @@ def running_backend(name: BackendName, folder: Path) -> Iterator[Backend]:
 
 
 class Embedded(Backend):
-    """Keep the queue in a folder and the records in a SQLite file."""
+    """Keep the queue in a folder and the records in a SQLite file.
 
+    The workers are single processes: over a broker without an event loop, the processes of Celery's pool share a lock,
+    and one that is killed while it waits for work stops the others for ever.
+    """
+
+    shape = Shape(workers=4, pool=Pool.THREADS, concurrency=2)
     quiet_s = 8.0  # longer than any wait of the programs, which pass in the worker that holds the task
 
     def __init__(self, folder: Path) -> None:
         self._queue = folder / "queue"
-        self.celery = folder_broker(self._queue, polling_interval_s=0.05) | _CELERY
+        self.celery = folder_broker(self._queue, polling_interval_s=0.02) | _CELERY
         self.store_url = f"sqlite:///{folder / 'sms.db'}"
 
     def has_tasks(self) -> bool:
@@ -84,11 +94,16 @@ class Embedded(Backend):
 class Servers(Backend):
     """Keep the queue in Redis and the records in PostgreSQL."""
 
+    shape = Shape(workers=2, pool=Pool.PREFORK, concurrency=4)
     quiet_s = 0.5
 
     def __init__(self, broker: CrashingServer, database: CrashingServer) -> None:
         self._servers = (broker, database)
-        options = {"visibility_timeout": VISIBILITY_TIMEOUT_S, "unacked_restore_throttle": 1}
+        options = {
+            "visibility_timeout": VISIBILITY_TIMEOUT_S,
+            "unacked_restore_throttle": 1,
+            "unacked_restore_interval": 2,
+        }
         self.celery = {"broker_url": broker.url, "broker_transport_options": options, **_CELERY}
         self.store_url = database.url
 

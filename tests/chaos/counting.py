@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tests.chaos.backends import BackendName
-from tests.chaos.programs import ProgramName, Word
-
 from smsretry import Message
 from smsretry.testing import TwilioSimulator
+from tests.chaos.backends import BackendName
+from tests.chaos.programs import ProgramName, Word
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

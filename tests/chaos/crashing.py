@@ -51,12 +51,14 @@ def crashing_redis() -> Iterator[CrashingServer]:
     binary, port = servers.redis_binary(), lasting_port()
     options = ["--save", "", "--appendonly", "yes", "--appendfsync", "no", "--daemonize", "no", "--loglevel", "warning"]
 
+    def is_up(_: int) -> bool:
+        return servers.redis_answers(port)
+
     @contextmanager
     def run() -> Iterator[None]:
         command = [binary, "--bind", "127.0.0.1", "--port", str(port), "--dir", str(data), *options]
-        with servers.own_folder("redis") as log:
-            with servers.guarded(lambda _: command, lambda _: servers.redis_answers(port), log, signal.SIGKILL):
-                yield
+        with servers.own_folder("redis") as log, servers.guarded(lambda _: command, is_up, log, signal.SIGKILL):
+            yield
 
     with servers.own_folder("redis-data") as data, CrashingServer(f"redis://127.0.0.1:{port}/0", run) as server:
         yield server
@@ -68,13 +70,16 @@ def crashing_postgres() -> Iterator[CrashingServer]:
     user, port = servers.unprivileged_user(), lasting_port()
     settings = ["listen_addresses=127.0.0.1", "unix_socket_directories=", "fsync=off", "max_connections=200"]
 
+    def is_up(_: int) -> bool:
+        return servers.postgres_answers(port)
+
     @contextmanager
     def run() -> Iterator[None]:
         options = [part for setting in settings for part in ("-c", setting)]
         command = [str(binaries / "postgres"), "-D", str(data), "-p", str(port), *options]
         with servers.own_folder("postgres") as log:
             _give(log, user)
-            with servers.guarded(lambda _: command, lambda _: servers.postgres_answers(port), log, signal.SIGQUIT, user):
+            with servers.guarded(lambda _: command, is_up, log, signal.SIGQUIT, user):
                 yield
 
     with servers.own_folder("postgres-data") as folder:

@@ -12,14 +12,14 @@ from types import MappingProxyType
 from typing import Final, Protocol
 
 from celery import Celery
-from tests.chaos.load import CAMPAIGN
-from tests.chaos.settings import TASK, Settings
 
 from smsretry import Dispatcher, Message
 from smsretry.adapters.celery import sms_task
 from smsretry.core.outcome import GiveUpReason
 from smsretry.store import SQLStore
 from smsretry.store.moves import MessageState
+from tests.chaos.load import CAMPAIGN
+from tests.chaos.settings import TASK, Settings
 
 
 @unique

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from smsretry.testing import TwilioSimulator
 from tests.chaos.backends import Backend, BackendName, running_backend
 from tests.chaos.counting import Run, counted
 from tests.chaos.load import LATEST_TAKE_S, Load
@@ -16,8 +17,6 @@ from tests.chaos.programs import Program, ProgramName, program_for
 from tests.chaos.settings import Settings
 from tests.chaos.trouble import Trouble
 from tests.chaos.workers import Workers
-
-from smsretry.testing import TwilioSimulator
 
 TICK_S: Final = 0.25
 NO_TEXT_S: Final = 6.0
@@ -53,14 +52,13 @@ def run(plan: Plan, folder: Path) -> Run:
         with program_for(plan.program, settings) as program:
             program.publish(load.messages)
             with (
-                Workers(program.module, environment=settings.environment(), folder=folder) as workers,
+                Workers(program.module, backend.shape, environment=settings.environment(), folder=folder) as workers,
                 Trouble(workers, seed=plan.seed) as trouble,
             ):
                 seconds = Watch(plan, twilio, backend, program, trouble).until_the_end()
             time.sleep(LATEST_TAKE_S)
             texts = counted(load.messages, twilio, program.word())
-    troubled = {"kills": trouble.kills, "freezes": trouble.freezes, "seconds": round(seconds, 1)}
-    return Run(**asdict(plan), **asdict(texts), **troubled)
+    return Run(**asdict(plan), **asdict(texts), kills=trouble.kills, freezes=trouble.freezes, seconds=round(seconds, 1))
 
 
 class Watch:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.table import Table
+
 from tests.chaos.counting import Run
 
 _FIGURES = ("messages", "kills", "freezes", "lost", "doubled", "unknown", "retries")

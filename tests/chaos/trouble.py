@@ -14,7 +14,7 @@ from types import MappingProxyType, TracebackType
 from typing import Final, Self, assert_never
 
 from tests.chaos.processes import Group
-from tests.chaos.workers import Workers
+from tests.chaos.workers import Pool, Workers
 
 DEEDS_PER_S: Final = 4.0
 TICK_S: Final = 0.1
@@ -37,9 +37,19 @@ class Deed(StrEnum):
     """SIGSTOP to the main process and the pool at once, for up to five seconds."""
 
 
-WEIGHTS: Final[Mapping[Deed, float]] = MappingProxyType(
-    {Deed.KILL_CHILD: 57, Deed.FREEZE_CHILD: 37, Deed.KILL_WORKER: 1, Deed.KILL_ALL: 2, Deed.FREEZE_ALL: 3}
+WEIGHTS: Final[Mapping[Pool, Mapping[Deed, float]]] = MappingProxyType(
+    {
+        Pool.PREFORK: {
+            Deed.KILL_CHILD: 50,
+            Deed.FREEZE_CHILD: 36,
+            Deed.KILL_WORKER: 3,
+            Deed.KILL_ALL: 5,
+            Deed.FREEZE_ALL: 6,
+        },
+        Pool.THREADS: {Deed.KILL_ALL: 60, Deed.FREEZE_ALL: 40},
+    }
 )
+"""How often each is done."""
 _SHORTEST_FREEZE_S: Final = 0.2
 _LONGEST_CHILD_FREEZE_S: Final = 3.0
 
@@ -51,6 +61,7 @@ class Trouble:
         self.kills = 0
         self.freezes = 0
         self._workers = workers
+        self._weights = WEIGHTS[workers.shape.pool]
         self._chance = Random(f"trouble {seed}")
         self._begun, self._ended = threading.Event(), threading.Event()
         self._thaws: list[tuple[float, int, Callable[[], object]]] = []
@@ -92,40 +103,40 @@ class Trouble:
             self._thaw()
             while self._begun.is_set() and next_s <= time.monotonic():
                 next_s = max(next_s, time.monotonic() - TICK_S) + self._chance.expovariate(DEEDS_PER_S)
-                self._do(*self._chance.choices(list(WEIGHTS), list(WEIGHTS.values())))
+                self._do(*self._chance.choices(list(self._weights), list(self._weights.values())))
 
     def _do(self, deed: Deed) -> None:
-        group = self._chance.choice(self._workers.running)
+        group = self._chance.choice(self._workers.groups)
         match deed:
             case Deed.KILL_CHILD:
-                self.kills += group.signal(signal.SIGKILL, *self._one_of(group.children()))
+                self._kill(group, self._one_of(group.pool()))
             case Deed.FREEZE_CHILD:
-                self._freeze(group, self._one_of(group.children()), longest_s=_LONGEST_CHILD_FREEZE_S)
+                self._freeze(group, self._one_of(group.pool()), longest_s=_LONGEST_CHILD_FREEZE_S)
             case Deed.KILL_WORKER:
-                self.kills += group.signal(signal.SIGKILL, group.main)
+                self._kill(group, [group.worker])
             case Deed.KILL_ALL:
-                group.end()
-                self.kills += 1
+                self._kill(group, [group.worker, *group.pool()])
             case Deed.FREEZE_ALL:
-                self._freeze(group, [one.pid for one in group.members()], longest_s=LONGEST_FREEZE_S)
+                self._freeze(group, [group.worker, *group.pool()], longest_s=LONGEST_FREEZE_S)
             case _:
                 assert_never(deed)
 
     def _one_of(self, pids: list[int]) -> list[int]:
         return [self._chance.choice(sorted(pids))] if pids else []
 
+    def _kill(self, group: Group, pids: list[int]) -> None:
+        self.kills += bool(group.signal(signal.SIGKILL, pids))
+
     def _freeze(self, group: Group, pids: list[int], *, longest_s: float) -> None:
         """Stop processes; none that is stopped already, lest two freezes become a long one."""
-        awake = [pid for pid in pids if pid not in self._frozen]
         until_s = time.monotonic() + self._chance.uniform(_SHORTEST_FREEZE_S, longest_s)
-        if not group.signal(signal.SIGSTOP, *awake):
-            return
-        self.freezes += 1
-        self._frozen.update(awake)
+        frozen = group.signal(signal.SIGSTOP, [pid for pid in pids if pid not in self._frozen])
+        self.freezes += bool(frozen)
+        self._frozen.update(frozen)
 
         def thaw() -> None:
-            group.signal(signal.SIGCONT, *awake)
-            self._frozen.difference_update(awake)
+            group.signal(signal.SIGCONT, frozen)
+            self._frozen.difference_update(frozen)
 
         heapq.heappush(self._thaws, (until_s, self.freezes, thaw))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tenacity import retry, stop_after_attempt, wait_exponential
+
 from tests.chaos.apps import plain
 from tests.chaos.settings import TASK
 

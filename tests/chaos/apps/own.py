@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Final
 
 from celery import Celery
-from tests.chaos.settings import FROM_NUMBER, TASK, TIMEOUT_S, settings_here
 
 from smsretry import Dispatcher, RetryPolicy
 from smsretry.adapters.celery import sms_task
 from smsretry.senders.twilio import TwilioSender, http
 from smsretry.store import SQLStore
+from tests.chaos.settings import FROM_NUMBER, TASK, TIMEOUT_S, settings_here
 
 SETTLE_AFTER_S: Final = 5.0
 """Above the provider's latest take and list lag together, as the promise asks for; two minutes by default."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any, Final
 
 from celery import Celery
-from tests.chaos.settings import FROM_NUMBER, TIMEOUT_S, settings_here
 from twilio.http.http_client import TwilioHttpClient  # type: ignore[import-untyped]
 from twilio.rest import Client  # type: ignore[import-untyped]
+
+from tests.chaos.settings import FROM_NUMBER, TIMEOUT_S, settings_here
 
 _settings: Final = settings_here()
 
