@@ -24,7 +24,7 @@ from smsretry.adapters.celery.envelope import (
 )
 from smsretry.core.failure import Failure, FailureKind
 from smsretry.core.message import Message, Receipt
-from smsretry.core.outcome import Accepted, AttemptState, Deferred, GaveUp, GiveUpReason, Outcome, RetryAfter
+from smsretry.core.outcome import Accepted, AttemptState, Deferred, GaveUp, Outcome, RetryAfter
 from smsretry.dispatcher import Dispatcher
 from smsretry.errors import ConfigurationError, NotAccepted, ProviderError, SendFailed, SendUnknown, not_accepted
 
