@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
@@ -47,6 +48,8 @@ STANDING: Final[Mapping[int, Fault]] = {
 }
 """What always happens to these of each fifty numbers."""
 CONCURRENCY: Final = 16
+PUBLISHED_OVER_S: Final = 8.0
+"""How long it takes, from the first text on, until the whole campaign is in the queue, so that the outage meets a part of it."""
 OUTAGE_S: Final = 3.0
 """How long nothing answers, after the first quarter of the campaign."""
 NO_PROGRESS_S: Final = 90.0
@@ -77,10 +80,12 @@ def run_demo(console: Console, *, messages: int, seed: int, folder: Path | None 
         console.print(f"Faults by seed {seed}: " + ", ".join(f"{name} {rate:.0%}" for name, rate in RATES.items()))
         with _worker(place):
             began = time.monotonic()
-            _publish(campaign)
-            twilio.wait_for(lambda: twilio.posts > messages // 4, timeout_s=NO_PROGRESS_S)
-            twilio.outage(OUTAGE_S)
-            _watch(console, store, twilio, messages)
+            _publish(campaign[0])
+            twilio.wait_for(lambda: twilio.posts > 0, timeout_s=NO_PROGRESS_S)
+            with _publishing(campaign[1:]):
+                twilio.wait_for(lambda: twilio.posts > messages // 4, timeout_s=NO_PROGRESS_S)
+                twilio.outage(OUTAGE_S)
+                _watch(console, store, twilio, messages)
             seconds = time.monotonic() - began
         counted = _counted(campaign, twilio, store)
         _print_result(console, store, counted, seconds)
@@ -146,11 +151,30 @@ def _worker(folder: Path) -> Iterator[None]:
             worker.wait()
 
 
-def _publish(campaign: list[Message]) -> None:
+def _publish(message: Message) -> None:
     from smsretry.cli.demo_app import send_sms  # it reads the settings when it is imported
 
-    for message in campaign:
-        send_sms.send(message)
+    send_sms.send(message)
+
+
+@contextmanager
+def _publishing(campaign: list[Message]) -> Iterator[None]:
+    """Put the campaign into the queue, little by little, beside whatever is done meanwhile."""
+    stopped = threading.Event()
+
+    def publish() -> None:
+        for message in campaign:
+            if stopped.wait(PUBLISHED_OVER_S / len(campaign)):
+                return
+            _publish(message)
+
+    publisher = threading.Thread(target=publish)
+    publisher.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        publisher.join()
 
 
 def _watch(console: Console, store: SQLStore, twilio: TwilioSimulator, messages: int) -> None:
