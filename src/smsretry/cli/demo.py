@@ -49,7 +49,7 @@ STANDING: Final[Mapping[int, Fault]] = {
 """What always happens to these of each fifty numbers."""
 CONCURRENCY: Final = 16
 PUBLISHED_OVER_S: Final = 8.0
-"""How long it takes, from the first text on, until the whole campaign is in the queue, so that the outage meets a part of it."""
+"""From the first text on, until the whole campaign is in the queue: the outage shall meet a part of it."""
 OUTAGE_S: Final = 3.0
 """How long nothing answers, after the first quarter of the campaign."""
 NO_PROGRESS_S: Final = 90.0
