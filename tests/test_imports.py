@@ -1,8 +1,8 @@
 """Imports point one way, and the front door is light.
 
-    core ← ports ← dispatcher ← adapters | campaign | cli
+    core ← ports ← journaled ← dispatcher ← adapters | campaign | cli
 
-Senders, sinks, store, limits and callbacks know core, ports and errors only; no adapter knows another;
+Senders, sinks, store, journal, limits and callbacks know core, ports and errors only; no adapter knows another;
 third-party modules are imported in the module of their own extra only.
 """
 
@@ -24,12 +24,14 @@ FRONT_DOOR = "(front door)"
 
 SHELL = frozenset({"core", "errors", "ports"})
 PUBLIC = SHELL | {FRONT_DOOR, "dispatcher"}
-EDGES = frozenset({"adapters", "senders", "sinks", "store", "limits", "campaign", "callbacks"})
+EDGES = frozenset({"adapters", "senders", "sinks", "store", "limits", "campaign", "callbacks", "journal"})
 MAY_KNOW = {
     "core": frozenset({"core", "errors"}),
     "errors": frozenset({"core", "errors"}),
     "ports": SHELL,
-    "dispatcher": SHELL | {"dispatcher"},
+    "journaled": SHELL | {"journaled"},
+    "journal": SHELL | {"journal"},
+    "dispatcher": SHELL | {"journaled", "dispatcher"},
     FRONT_DOOR: SHELL | {"dispatcher"},
     "senders": SHELL | {"senders"},
     "sinks": SHELL | {"sinks"},

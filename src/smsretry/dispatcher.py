@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, assert_never, cast
+from typing import TYPE_CHECKING, Any, Final, assert_never, cast
 
 from smsretry.core.classify import classify_error
 from smsretry.core.events import Event, MessageAccepted, MessageDeferred, MessageFailed, RetryScheduled
@@ -26,9 +26,14 @@ from smsretry.core.outcome import (
 )
 from smsretry.core.policy import OnUnknown, RetryPolicy
 from smsretry.errors import ConfigurationError, ProviderError
-from smsretry.ports import AnalyticsSink, CanLookUp, Classifier, Clock, SMSSender
+from smsretry.ports import AnalyticsSink, CanLookUp, Classifier, Clock, Journal, SMSSender
+
+if TYPE_CHECKING:
+    from smsretry.journaled import Journaled
 
 _NEW: Final = AttemptState()
+LEASE_S: Final = 60.0
+"""How long a claim in a journal holds without being renewed, unless told otherwise."""
 _CLOCKS_APART: Final = timedelta(seconds=300)
 """How far before the doubtful send a look-up begins: worker and provider clocks differ."""
 _RESENDING: Final = frozenset({OnUnknown.RESEND, OnUnknown.LOOK_UP_OR_RESEND})
@@ -51,6 +56,10 @@ class Dispatcher:
     is one analytics sink or several; one that fails is logged and starves no other. ``clock`` and ``draw`` (a random
     number from 0 up to, not including, 1) are arguments so that tests need neither time nor chance.
 
+    ``journal`` (an `smsretry.store.SQLStore`, or `smsretry.journal.MemoryJournal` in one process) remembers what was
+    begun, so that killed workers and repeated deliveries neither lose nor double a text. A claim in it holds for
+    ``lease_s`` seconds, and must outlast a send.
+
     Constructing it opens nothing, and it holds no state of its own: one may stand at module level and serve every
     thread and forked process. Raises `smsretry.ConfigurationError` where a sink cannot record.
     """
@@ -64,6 +73,8 @@ class Dispatcher:
         sink: AnalyticsSink | Iterable[AnalyticsSink] = (),
         clock: Clock = utc_now,
         draw: Callable[[], float] = random.random,
+        journal: Journal | None = None,
+        lease_s: float = LEASE_S,
     ) -> None:
         self.policy = policy
         self.clock = clock
@@ -74,13 +85,21 @@ class Dispatcher:
         self._classify = own if classify is None else classify
         self._sinks = _checked_sinks(sink)
         self._draw = draw
+        self.journal = journal
+        self._journaled = None if journal is None else self._under(journal, lease_s)
 
-    def attempt(self, message: Message, state: AttemptState = _NEW) -> Outcome:
+    def attempt(self, message: Message, state: AttemptState = _NEW, *, rerun: bool = False) -> Outcome:
         """Make the next attempt of ``message``, where ``state`` is what the last outcome carried. Never sleeps.
 
         A message whose outcome is in doubt is looked up first. `RetryAfter` and `Deferred` ask for another call with
         their state after their delay; `Accepted` and `GaveUp` are the end.
+
+        With a journal its word counts, ``state`` is a hint, and a message that has ended is answered with its end.
+        ``rerun`` says that the text may have been rendered anew: what was first begun under this id is sent.
+        Raises `smsretry.InvalidMessage` where the journal knows the id with another recipient, or text.
         """
+        if self._journaled is not None:
+            return self._journaled.attempt(message, state, rerun=rerun)
         began = self.clock()
         if message.id is None:
             state = state if state.message_id is not None else replace(state, message_id=new_id())
@@ -96,6 +115,31 @@ class Dispatcher:
         ended = _unknown(state, why)
         self._told(ended, message, state, self.clock())
         return ended
+
+    def on_behalf(self, sender: SMSSender, clock: Clock) -> Dispatcher:
+        """Return a dispatcher like this one that sends through ``sender`` by ``clock``, and tells nobody."""
+        return Dispatcher(sender, policy=self.policy, classify=self._classify, clock=clock, draw=self._draw)
+
+    def lost(self, message: Message, state: AttemptState, began: datetime) -> Outcome:
+        """Decide what follows a send that began at ``began`` and of which nobody knows how it ended."""
+        gone = Failure.of(FailureKind.LOST_ANSWER, detail="its worker ended before it said how it went")
+        return self._failed(message, state, began, gone, None)
+
+    def event(self, outcome: Outcome, message: Message, state: AttemptState, began: datetime, now: datetime) -> Event:
+        """Return what the sinks are told of an attempt that was made with ``state`` and ended at ``now``."""
+        return _event(outcome, message, state, began, now)
+
+    def tell(self, event: Event) -> None:
+        """Tell every sink but the journal, which wrote it itself."""
+        own: object = self.journal
+        self._tell(event, (sink for sink in self._sinks if sink is not own))
+
+    def _under(self, journal: Journal, lease_s: float) -> Journaled:
+        from smsretry.journaled import Journaled  # nobody pays for it without a journal
+
+        return Journaled(
+            judge=self, sender=self._sender, journal=journal, clock=self.clock, new_id=new_id, lease_s=lease_s
+        )
 
     def _next(self, message: Message, state: AttemptState, now: datetime) -> Outcome:
         if state.provider_id is not None:
@@ -117,7 +161,7 @@ class Dispatcher:
         return self._failed(message, state, began, Failure.of(FailureKind.LOST_ANSWER, detail=str(wrong)), wrong)
 
     def _failed(
-        self, message: Message, state: AttemptState, began: datetime, failure: Failure, error: Exception
+        self, message: Message, state: AttemptState, began: datetime, failure: Failure, error: Exception | None
     ) -> Outcome:
         """Decide what follows a send that failed; what needs nothing but a look-up is asked at once."""
         now = self.clock()
@@ -196,14 +240,16 @@ class Dispatcher:
     def _told(self, outcome: Outcome, message: Message, state: AttemptState, began: datetime) -> Outcome:
         """Tell every sink what followed an attempt that was made with ``state``, and return it."""
         if self._sinks:
-            event = _event(outcome, message, state, began, self.clock())
-            for sink in self._sinks:
-                try:
-                    sink.record(event)
-                except Exception as error:  # noqa: BLE001  # analytics never change an outcome
-                    lost = (type(sink).__qualname__, event.event_id, type(error).__qualname__)
-                    _complain("%s lost event %s: %s", *lost)
+            self._tell(_event(outcome, message, state, began, self.clock()), self._sinks)
         return outcome
+
+    def _tell(self, event: Event, sinks: Iterable[AnalyticsSink]) -> None:
+        for sink in sinks:
+            try:
+                sink.record(event)
+            except Exception as error:  # noqa: BLE001  # analytics never change an outcome
+                lost = (type(sink).__qualname__, event.event_id, type(error).__qualname__)
+                _complain("%s lost event %s: %s", *lost)
 
 
 def _checked_sinks(sink: AnalyticsSink | Iterable[AnalyticsSink]) -> tuple[AnalyticsSink, ...]:

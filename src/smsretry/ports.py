@@ -6,10 +6,12 @@ from collections.abc import Callable, Collection
 from datetime import datetime
 from typing import Protocol, runtime_checkable
 
+from smsretry.core.claims import Begun, Busy, Claim, Ended
 from smsretry.core.events import Event
 from smsretry.core.failure import Failure
 from smsretry.core.lookup import CannotTell, Found, LookUp, NotSeen
 from smsretry.core.message import Message, Receipt
+from smsretry.core.outcome import AttemptState, Outcome
 
 __all__ = [
     "AnalyticsSink",
@@ -18,6 +20,7 @@ __all__ = [
     "Classifier",
     "Clock",
     "Found",
+    "Journal",
     "LookUp",
     "NotSeen",
     "SMSSender",
@@ -59,6 +62,67 @@ class AnalyticsSink(Protocol):
 
         What it raises is logged and changes no outcome.
         """
+        ...
+
+
+class Journal(Protocol):
+    """Remember, beyond the life of any worker, what was begun: one open claim per message.
+
+    Times, leases and deadlines are by the journal's own clock. Every method returns only after what it says is durable;
+    where it raises, nobody knows whether it was written, and the same call may be made again.
+    `smsretry.core.claims` holds the rules; a journal brings a lock, a clock and a place to keep an `Entry`.
+    """
+
+    def begin(
+        self,
+        message: Message,
+        /,
+        *,
+        hint: AttemptState,
+        nonce: str,
+        lease_s: float,
+        account: str,
+        most_deferred_s: float,
+        rerun: bool = False,
+    ) -> Begun:
+        """Claim the next attempt of ``message``, or say why not.
+
+        ``hint`` is the state that came with the message; it counts where this journal knows no begin, and what it holds
+        of a provider's id counts always. ``nonce`` is new for each begin. ``rerun`` says that the text may have been
+        rendered anew: then the text of the first begin is sent. Raises `smsretry.InvalidMessage`, and changes nothing,
+        where the id belongs to another recipient or text. An account on hold lets one attempt a minute pass, and those
+        that waited for ``most_deferred_s``, which end.
+        """
+        ...
+
+    def renew(self, claim: Claim, /, *, lease_s: float) -> bool:
+        """Begin the lease anew, for a send; False where the claim is lost: then nothing may be sent."""
+        ...
+
+    def finish(self, claim: Claim, /, outcome: Outcome, event: Event) -> Ended | Busy | None:
+        """Write what followed, and count it; None where the claim was held, else what holds in its place.
+
+        That the provider took the text counts in any case.
+        """
+        ...
+
+    def release(self, claim: Claim, /) -> None:
+        """Give a claim back under which nothing was sent."""
+        ...
+
+    def others(self, claim: Claim, /, *, since: datetime) -> Collection[str]:
+        """Return the provider's ids, noted since ``since``, of other messages to the recipient of ``claim``.
+
+        Those of earlier rounds of the same message count as other ones.
+        """
+        ...
+
+    def hold(self, account: str, failure: Failure, /) -> None:
+        """Note that the provider refuses ``account``: from now on one attempt a minute asks whether it still does."""
+        ...
+
+    def reopen(self, account: str, /) -> None:
+        """Note that the provider serves ``account`` again."""
         ...
 
 

@@ -28,6 +28,10 @@ class GiveUpReason(StrEnum):
     """``send_before`` (or the longest deferral) is over, or the next retry would come after it."""
     OUTCOME_UNKNOWN = "outcome_unknown"
     """The provider may have taken it, and nobody can say whether it did."""
+    CANCELED = "canceled"
+    """The application took it back."""
+    UNRECOVERABLE = "unrecoverable"
+    """Its worker was lost, and its text was not kept."""
 
 
 @unique
@@ -36,6 +40,14 @@ class DeferReason(StrEnum):
 
     IN_DOUBT = "in_doubt"
     """An answer was lost and the provider's listing does not settle it yet."""
+    BUSY = "busy"
+    """Another worker holds the message, or one with the same recipient and text."""
+    NOT_DUE = "not_due"
+    """It came before its time."""
+    ON_HOLD = "on_hold"
+    """The provider refuses the account: nothing is sent until that is mended."""
+    JOURNAL_AWAY = "journal_away"
+    """The journal could not be written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +116,8 @@ class AttemptState:
     """The end already decided, which holds unless the provider turns out to have the text."""
     message_id: str | None = None
     """The generated id of a message that came without one."""
+    claim: str | None = None
+    """Names a claim in a journal under which nothing was sent, where the journal's answer was lost."""
 
     def __post_init__(self) -> None:
         _check_version(self.version)
@@ -112,7 +126,7 @@ class AttemptState:
         _check_count("round", self.round, least=1)
         for name in _TIMES:
             _check_time(name, getattr(self, name))
-        for name in ("provider_id", "message_id"):
+        for name in ("provider_id", "message_id", "claim"):
             _check_text(name, getattr(self, name))
         if self.doubt_since is None:
             self._check_without_doubt()

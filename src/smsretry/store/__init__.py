@@ -10,6 +10,7 @@ except ModuleNotFoundError as _error:
 
 from smsretry.store.moves import AttemptOutcome, MessageState
 from smsretry.store.records import AttemptRecord, CampaignSummary, MessageRecord, Purged, ReasonCount
+from smsretry.store.recovery import Overdue, Recovered, recover, requeue
 from smsretry.store.sql import SQLStore
 
 __all__ = [
@@ -18,7 +19,11 @@ __all__ = [
     "CampaignSummary",
     "MessageRecord",
     "MessageState",
+    "Overdue",
     "Purged",
     "ReasonCount",
+    "Recovered",
     "SQLStore",
+    "recover",
+    "requeue",
 ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import threading
 import time
 import weakref
@@ -30,6 +31,8 @@ _ISOLATION: Final = {"sqlite": "AUTOCOMMIT", "postgresql": "READ COMMITTED"}
 """AUTOCOMMIT keeps the driver from beginning transactions by itself: we say BEGIN IMMEDIATE."""
 _PASSING: Final = frozenset({"40001", "40P01"})
 """SQLSTATEs of PostgreSQL that ask for the transaction again: serialization failure, deadlock."""
+FINGERPRINT_KEY: Final = "fingerprint_key"
+"""The row of the table meta with the secret that fingerprints of texts are made with."""
 _MOST_TRIES: Final = 3
 _PAUSE_S: Final = 0.02
 
@@ -273,14 +276,17 @@ def version_in(connection: sa.Connection, schema: Schema) -> str | None:
 
 def make_tables(engine: sa.Engine, schema: Schema, insert: _Insert) -> str | None:
     """Make what is missing, one process at a time, and return the version that is there then."""
-    mark = insert(schema.meta).values(name="schema_version", value=str(SCHEMA_VERSION))
+    marks = [
+        {"name": "schema_version", "value": str(SCHEMA_VERSION)},
+        {"name": FINGERPRINT_KEY, "value": secrets.token_hex(32)},
+    ]
     with engine.begin() as connection:
         if connection.dialect.name == "sqlite":
             begin_immediate(connection)
         else:
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_lock_key(schema))))
         schema.metadata.create_all(connection, checkfirst=True)
-        connection.execute(mark.on_conflict_do_nothing(index_elements=["name"]))
+        connection.execute(insert(schema.meta).values(marks).on_conflict_do_nothing(index_elements=["name"]))
         return version_in(connection, schema)
 
 

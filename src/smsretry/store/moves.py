@@ -146,7 +146,7 @@ def fact_of(event: Event) -> Fact:
             own = {"outcome": AttemptOutcome.DEFERRED, "state": MessageState.PENDING} | _of_wait(event)
             own |= {"reason": event.reason.value, "deferral": event.deferral} | _of_failure(event.failure)
         case MessageFailed():
-            own = {"outcome": AttemptOutcome.FAILED, "state": _state_after(event.reason)}
+            own = {"outcome": AttemptOutcome.FAILED, "state": state_after(event.reason)}
             own |= {"reason": event.reason.value} | _of_failure(event.failure)
         case _:
             msg = f"event must be one of smsretry.core.events, got {type(event).__qualname__}. Upgrade smsretry."
@@ -265,14 +265,17 @@ def _of_failure(failure: Failure | None) -> dict[str, Any]:
     }
 
 
-def _state_after(reason: GiveUpReason) -> MessageState:
+def state_after(reason: GiveUpReason) -> MessageState:
+    """Return where a message stands that was given up for ``reason``."""
     match reason:
-        case GiveUpReason.PERMANENT | GiveUpReason.RETRIES_EXHAUSTED:
+        case GiveUpReason.PERMANENT | GiveUpReason.RETRIES_EXHAUSTED | GiveUpReason.UNRECOVERABLE:
             return MessageState.FAILED
         case GiveUpReason.EXPIRED:
             return MessageState.EXPIRED
         case GiveUpReason.OUTCOME_UNKNOWN:
             return MessageState.UNKNOWN
+        case GiveUpReason.CANCELED:
+            return MessageState.CANCELED
         case _ as unreachable:
             assert_never(unreachable)
 

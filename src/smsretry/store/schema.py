@@ -7,10 +7,11 @@ meta        the version of the schema
 messages    one row per message id: where it stands, and what a journal must know of it
 attempts    append-only: one row per thing that happened, with an ``event_id`` that is unique
 counters    per campaign and shard: how many messages are in each state, retries, deferrals
+holds       the accounts that a provider refuses, and when that is asked again
 =========== ===================================================================================
 
-A message without a campaign has the campaign ``''``, since NULL would void the unique keys. No number and no text is
-stored by analytics. The columns from ``epoch`` to ``body`` belong to the journal and have their defaults until then.
+A message without a campaign has the campaign ``''``, since NULL would void the unique keys. The columns from ``epoch``
+to ``body`` belong to the journal. Numbers and texts are stored in ``body`` alone, and only until a message has ended.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from smsretry.core.message import LONGEST_ID
 from smsretry.errors import ConfigurationError
 from smsretry.store.moves import COUNTERS, LONGEST_WORD, MessageState
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 SHARDS: Final = 16
 """Rows that the counters of one campaign are spread over, so that many workers do not wait for one."""
 LONGEST_EVENT_ID: Final = 2 * LONGEST_ID + 90
@@ -94,6 +95,7 @@ class Schema:
     messages: sa.Table
     attempts: sa.Table
     counters: sa.Table
+    holds: sa.Table
 
     @classmethod
     def named(cls, prefix: str) -> Self:
@@ -106,7 +108,7 @@ class Schema:
             raise ConfigurationError(msg)
         metadata = sa.MetaData()
         tables = (_meta(prefix, metadata), _messages(prefix, metadata), _attempts(prefix, metadata))
-        return cls(prefix, metadata, *tables, _counters(prefix, metadata))
+        return cls(prefix, metadata, *tables, _counters(prefix, metadata), _holds(prefix, metadata))
 
 
 def shard_of(message_id: str) -> int:
@@ -146,6 +148,7 @@ def _messages(prefix: str, metadata: sa.MetaData) -> sa.Table:
     sa.Index(f"ix_{prefix}messages_provider_id", table.c.provider_id)
     sa.Index(f"ix_{prefix}messages_due", table.c.due, postgresql_where=open_, sqlite_where=open_)
     sa.Index(f"ix_{prefix}messages_fingerprint", table.c.fingerprint, postgresql_where=open_, sqlite_where=open_)
+    sa.Index(f"ix_{prefix}messages_recipient", table.c.recipient)
     return table
 
 
@@ -154,6 +157,8 @@ def _journal_columns() -> tuple[sa.Column[Any], ...]:
         sa.Column("epoch", sa.BigInteger, nullable=False, server_default="0"),
         sa.Column("nonce", sa.String(64)),
         sa.Column("claimed_until", UtcDateTime()),
+        sa.Column("sending_since", UtcDateTime()),
+        sa.Column("sending_epoch", sa.BigInteger),
         sa.Column("doubt_since", UtcDateTime()),
         sa.Column("settles_at", UtcDateTime()),
         sa.Column("deferred_since", UtcDateTime()),
@@ -162,7 +167,8 @@ def _journal_columns() -> tuple[sa.Column[Any], ...]:
         sa.Column("handed_over_at", UtcDateTime()),
         _count("hand_overs"),
         sa.Column("send_before", UtcDateTime()),
-        sa.Column("fingerprint", sa.String(128)),
+        sa.Column("recipient", sa.String(64)),
+        sa.Column("fingerprint", sa.String(64)),
         sa.Column("body", sa.Text),
     )
 
@@ -207,6 +213,17 @@ def _counters(prefix: str, metadata: sa.MetaData) -> sa.Table:
         sa.Column("campaign", sa.String(LONGEST_ID), primary_key=True, server_default=""),
         sa.Column("shard", sa.Integer, primary_key=True, autoincrement=False),
         *(sa.Column(name, sa.BigInteger, nullable=False, server_default="0") for name in COUNTERS),
+    )
+
+
+def _holds(prefix: str, metadata: sa.MetaData) -> sa.Table:
+    return sa.Table(
+        f"{prefix}holds",
+        metadata,
+        sa.Column("account", sa.String(LONGEST_ID), primary_key=True),
+        sa.Column("failure", sa.Text, nullable=False),
+        sa.Column("since", UtcDateTime(), nullable=False),
+        sa.Column("next_probe", UtcDateTime(), nullable=False),
     )
 
 

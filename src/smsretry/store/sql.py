@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from datetime import timedelta
+from collections.abc import Iterable
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self, TextIO
+from typing import Any, Final, Self, TextIO
 
 import sqlalchemy as sa
 
+from smsretry.core.claims import Asked, Begun, Busy, Claim, Ended
 from smsretry.core.events import Event
+from smsretry.core.failure import Failure, FailureKind
 from smsretry.core.message import LONGEST_ID, Message
+from smsretry.core.outcome import AttemptState, Outcome
 from smsretry.errors import InvalidMessage
 from smsretry.store import reading
+from smsretry.store.claiming import Claims, in_batches
 from smsretry.store.database import Database
 from smsretry.store.moves import fact_of, fact_of_skip
 from smsretry.store.records import AttemptRecord, CampaignSummary, MessageRecord, Purged, ReasonCount
+from smsretry.store.recovery import GRACE_S, Overdue, Recovery
 from smsretry.store.schema import Schema
 from smsretry.store.writing import Writer
 
 BUSY_TIMEOUT_S: Final = 30.0
 """How long a writer waits for the others at a SQLite file, unless told otherwise."""
+_PLANNED_AT_ONCE: Final = 500
 
 
 class SQLStore:
@@ -38,8 +46,13 @@ class SQLStore:
     ``busy_timeout_s`` seconds for other writers; it belongs on a disk of this machine and not on a network file system.
     ``"sqlite://"`` keeps everything in memory, for tests in one process.
 
+    As a journal (``Dispatcher(…, journal=store)``) it writes the same rows and counters, in the transaction that
+    finishes an attempt; it need not be a sink as well. A message with its number and text is kept until it has ended,
+    so that `recover` can queue it again, and then erased; with ``keep_bodies=False`` neither is ever stored, and
+    what a worker lost can only be queued again by an application that renders it anew.
+
     Raises `smsretry.ConfigurationError` for a URL, prefix, driver or version of the tables that it cannot work with. No
-    number and no text is stored, nor shown by an error.
+    error shows a number or a text.
     """
 
     def __init__(
@@ -48,10 +61,13 @@ class SQLStore:
         *,
         table_prefix: str = "smsretry_",
         busy_timeout_s: float = BUSY_TIMEOUT_S,
+        keep_bodies: bool = True,
     ) -> None:
         self._schema = Schema.named(table_prefix)
         self._database = Database(url, self._schema, busy_timeout_s=busy_timeout_s)
         self._writer = Writer(self._schema, self._database)
+        self._claims = Claims(self._schema, self._database, self._writer, keep_bodies=keep_bodies)
+        self._recovery = Recovery(self._schema, self._writer, self._claims)
 
     def __repr__(self) -> str:
         return f"SQLStore({self._database.name!r}, table_prefix={self._schema.prefix!r})"
@@ -84,6 +100,83 @@ class SQLStore:
         """Store ``event``, and count it unless it was counted before."""
         fact = fact_of(event)
         self._database.write(lambda connection: self._writer.note(connection, fact))
+
+    def begin(
+        self,
+        message: Message,
+        /,
+        *,
+        hint: AttemptState,
+        nonce: str,
+        lease_s: float,
+        account: str,
+        most_deferred_s: float,
+        rerun: bool = False,
+    ) -> Begun:
+        """Claim the next attempt of ``message``, or say why not: see `smsretry.ports.Journal`."""
+        asked = Asked(hint=hint, nonce=nonce, lease_s=lease_s)
+        options: dict[str, Any] = {"account": account, "most_deferred_s": most_deferred_s, "rerun": rerun}
+        return self._database.write(lambda connection: self._claims.begin(connection, message, asked, **options))
+
+    def renew(self, claim: Claim, /, *, lease_s: float) -> bool:
+        """Begin the lease anew, for a send; False where the claim is lost."""
+        return self._database.write(lambda connection: self._claims.renew(connection, claim, lease_s))
+
+    def finish(self, claim: Claim, /, outcome: Outcome, event: Event) -> Ended | Busy | None:
+        """Write what followed, and count it; None where the claim was held, else what holds in its place."""
+        return self._database.write(lambda connection: self._claims.finish(connection, claim, outcome, event))
+
+    def release(self, claim: Claim, /) -> None:
+        """Give a claim back under which nothing was sent."""
+        self._database.write(lambda connection: self._claims.release(connection, claim))
+
+    def others(self, claim: Claim, /, *, since: datetime) -> tuple[str, ...]:
+        """Return the provider's ids of other messages to the recipient of ``claim``."""
+        with self._database.reading() as connection:
+            return self._claims.others(connection, claim, since)
+
+    def hold(self, account: str, failure: Failure, /) -> None:
+        """Note that the provider refuses ``account``: from now on one attempt a minute asks whether it still does."""
+        self._database.write(lambda connection: self._claims.hold(connection, account, failure))
+
+    def reopen(self, account: str, /) -> None:
+        """Note that the provider serves ``account`` again."""
+        self._database.write(lambda connection: self._claims.reopen(connection, account))
+
+    def plan(self, messages: Message | Iterable[Message], *, due: datetime | None = None) -> int:
+        """Write that ``messages`` will be sent, before they are queued, and return how many of them are new.
+
+        What is planned ends, even where the queue loses it: `recover` hands it over. ``due`` is when (aware); nothing
+        is sent before it. Raises `smsretry.InvalidMessage` for a message without an id, and for one whose id belongs to
+        another recipient or text: then neither it nor those beside it (up to 500) are written.
+        """
+        checked = (_planned(message) for message in ((messages,) if isinstance(messages, Message) else messages))
+        new = 0
+        for batch in in_batches(checked, _PLANNED_AT_ONCE):
+            new += self._database.write(functools.partial(self._claims.plan, messages=batch, due=due))
+        return new
+
+    def cancel(self, message_id: str) -> bool:
+        """Take back a message that is not being sent at this moment; False where it is, has ended, or is not known.
+
+        One whose outcome is in doubt is asked about until it is settled, and not sent again.
+        """
+        return self._database.write(lambda connection: self._claims.cancel(connection, message_id))
+
+    def overdue(self, *, grace_s: float = GRACE_S, limit: int = 200) -> tuple[Overdue, ...]:
+        """Take messages that nobody works on any more, for the caller to queue: for `recover`."""
+        return self._database.write(lambda connection: self._recovery.overdue(connection, grace_s=grace_s, limit=limit))
+
+    def mended(self, campaign: str | None, kind: FailureKind | str, *, limit: int = 200) -> tuple[Overdue, ...]:
+        """Open a new round of messages that failed with ``kind``, for the caller to queue: for `requeue`."""
+        kind = FailureKind(kind)
+        return self._database.write(
+            lambda connection: self._recovery.mended(connection, campaign or "", kind.value, limit)
+        )
+
+    def unrecoverable(self, message_id: str) -> int:
+        """End a message whose worker was lost and whose text was not kept; 0 where it has ended meanwhile."""
+        return self._database.write(lambda connection: self._recovery.unrecoverable(connection, message_id))
 
     def skipped(self, message: Message | str, reason: str, *, campaign: str | None = None) -> None:
         """Count a message that the application leaves out itself, for ``reason``; once, however often it is said.
@@ -153,6 +246,15 @@ class SQLStore:
             messages += batch.messages
             attempts += batch.attempts
         return Purged(messages=messages, attempts=attempts)
+
+
+def _planned(message: Message) -> Message:
+    if message.id is None:
+        raise InvalidMessage(
+            "A planned message needs an id that is the same when it is planned again. "
+            "Give it one, such as f'{campaign}:{customer_id}'."
+        )
+    return message
 
 
 def _skipped_row(message: Message | str, campaign: str | None) -> tuple[str, str | None]:

@@ -7,6 +7,7 @@ circle.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -60,8 +61,13 @@ class Writer:
             return
         campaign, added = self._move(connection, fact)
         added[DOUBLED] = self._texts_too_many(connection, fact, event_id)
+        self.count(connection, campaign, fact.message_id, added)
+
+    def count(self, connection: sa.Connection, campaign: str, message_id: str, added: Mapping[str, int]) -> None:
+        """Add to the counters of ``campaign`` that message ``message_id`` moves."""
         if any(added.values()):
-            connection.execute(self._count, {"campaign": campaign, "shard": shard_of(fact.message_id), **added})
+            every = dict.fromkeys(COUNTERS, 0) | dict(added)
+            connection.execute(self._count, {"campaign": campaign, "shard": shard_of(message_id), **every})
 
     def now(self, connection: sa.Connection) -> datetime:
         """Return the present moment by the database's clock."""

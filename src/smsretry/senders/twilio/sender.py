@@ -115,6 +115,17 @@ class TwilioSender:
             else f"TwilioSender({self._settings!r})"
         )
 
+    @property
+    def timeout_s(self) -> float:
+        """Return how long a whole call may take, in seconds."""
+        return self._timeout_s
+
+    @property
+    def account_key(self) -> str:
+        """Return what names the account: its SID, as far as it is known without raising."""
+        env = {} if self._env is None else self._env
+        return f"twilio:{self._settings.account_sid or env.get('TWILIO_ACCOUNT_SID', '')}"
+
     def send(self, message: Message) -> Receipt:
         """Create one message at Twilio with one POST, and return Twilio's word that it took it.
 

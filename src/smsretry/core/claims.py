@@ -1,0 +1,254 @@
+"""Decide whose turn a message is: what a journal keeps of it, and how that changes; values in, values out.
+
+A message has at most one open claim. Each claim has an epoch, one more than the claim before it, and whoever finishes,
+renews or releases names the epoch that it holds: a worker that was frozen while another took over changes nothing any
+more. A claim that may have sent and was left alone until its lease ended is a doubt, and belongs to whoever comes next.
+Every journal runs these functions under its own lock, with its own clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Final
+
+from smsretry.core.failure import Failure, FailureKind
+from smsretry.core.message import Message
+from smsretry.core.outcome import Accepted, AttemptState, Deferred, GaveUp, GiveUpReason, Outcome, RetryAfter
+
+EARLY_S: Final = 0.5
+"""Whoever comes this much before its time goes on: a queue's wait and a database's clock differ a little."""
+PROBE_EVERY_S: Final = 60.0
+"""How often an attempt asks whether an account that the provider refused is served again."""
+_LEAST_WAIT_S: Final = 1.0
+"""Whoever has to wait for another message looks again no sooner."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """Hold what a journal keeps of one message; times are by the journal's clock."""
+
+    state: AttemptState = field(default_factory=AttemptState)
+    epoch: int = 0
+    """How many claims there were: 0 for a message that was only planned."""
+    nonce: str | None = None
+    """Names the begin that made the last claim, so that it can be told from another one."""
+    claimed_until: datetime | None = None
+    """When the lease of the open claim ends; None where no claim is open."""
+    sending_since: datetime | None = None
+    """Since when a claim that has not finished may have sent."""
+    sending_epoch: int | None = None
+    """Which claim that is."""
+    end: Accepted | GaveUp | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Say whether another message with the same recipient and text must wait for this one."""
+        at_work = self.claimed_until is not None or self.sending_since is not None
+        return self.end is None and (at_work or self.state.doubt_since is not None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """Hold what a worker asks for: a claim for ``lease_s`` seconds, under ``nonce``; ``hint`` came with the message."""
+
+    hint: AttemptState
+    nonce: str
+    lease_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """Hold the right to the next attempt of a message, until the lease ends.
+
+    ``state`` is the journal's word, with times by the journal's clock, at which it was ``now``. ``message`` is what is
+    sent under this id: the text of the first begin. ``dead_since`` is set where a claim before this one may have sent,
+    since then, and never finished: that is to be settled, and nothing sent. ``refused`` is set where the account is on
+    hold and the message has waited for it as long as it may.
+    """
+
+    message: Message
+    epoch: int
+    state: AttemptState
+    now: datetime
+    dead_since: datetime | None = None
+    probes: bool = False
+    """True where the account is on hold and this attempt is to find out whether it still is."""
+    refused: Failure | None = None
+
+    @property
+    def may_send(self) -> bool:
+        """Say whether the journal counts this claim as one that may send, before it is renewed for that."""
+        return self.dead_since is None and self.state.doubt_since is None
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Say that the message has ended: this is its end, for whoever asks again."""
+
+    outcome: Accepted | GaveUp
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """Say that another worker holds the message, or one with the same recipient and text, for ``left_s`` seconds."""
+
+    left_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class NotDue:
+    """Say that the next attempt is due in ``left_s`` seconds."""
+
+    left_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class OnHold:
+    """Say that the provider refuses the account, as ``failure`` says; it is asked again in ``left_s`` seconds."""
+
+    left_s: float
+    failure: Failure
+
+
+Begun = Claim | Ended | Busy | NotDue | OnHold
+"""The answers to ``begin``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """Say that the claim is made; ``dead_since`` as in `Claim`."""
+
+    dead_since: datetime | None
+
+
+def begin(entry: Entry, asked: Asked, now: datetime) -> tuple[Entry, Granted | Ended | Busy | NotDue]:
+    """Return what a begin at ``now`` leads to, and the entry after it."""
+    if entry.end is not None:
+        return entry, Ended(entry.end)
+    taken = asked.hint.provider_id
+    if (left_s := _left_s(entry, now)) > 0.0:
+        if entry.nonce == asked.nonce:  # the same begin, whose answer was lost within one call
+            return entry, Granted(None if entry.sending_epoch == entry.epoch else entry.sending_since)
+        if asked.hint.claim is not None and entry.nonce == asked.hint.claim:
+            entry = release(entry, entry.epoch)
+        elif taken is None:
+            return entry, Busy(left_s)
+    state = entry.state if entry.epoch else _adopted(asked.hint, entry.state)
+    if taken is not None:
+        state = replace(state, provider_id=taken)
+    elif entry.sending_since is None and state.due is not None and _seconds(state.due - now) > EARLY_S:
+        return entry, NotDue(_seconds(state.due - now))
+    return _claimed(replace(entry, state=state), asked, now)
+
+
+def renew(entry: Entry, epoch: int, *, now: datetime, lease_s: float) -> Entry | None:
+    """Return the entry with a lease of ``lease_s`` seconds from ``now`` for a send; None where the claim is lost."""
+    if not _holds(entry, epoch):
+        return None
+    return replace(entry, claimed_until=now + timedelta(seconds=lease_s), sending_since=now, sending_epoch=entry.epoch)
+
+
+def release(entry: Entry, epoch: int) -> Entry:
+    """Return the entry after a claim under which nothing was sent; unchanged where the claim is lost."""
+    if not _holds(entry, epoch):
+        return entry
+    own = entry.sending_epoch == epoch
+    return replace(
+        entry,
+        claimed_until=None,
+        sending_since=None if own else entry.sending_since,
+        sending_epoch=None if own else entry.sending_epoch,
+    )
+
+
+def finish(entry: Entry, epoch: int, outcome: Outcome) -> Entry | None:
+    """Return the entry after ``outcome``; None where the claim was lost and the outcome counts for nothing.
+
+    That the provider took the text counts whoever says it.
+    """
+    if isinstance(outcome, Accepted):
+        return replace(_closed(entry), end=entry.end if isinstance(entry.end, Accepted) else outcome)
+    if entry.epoch != epoch or entry.end is not None:
+        return None
+    if entry.claimed_until is None:  # finished before, and the answer was lost
+        return entry
+    match outcome:
+        case RetryAfter() | Deferred():
+            return replace(_closed(entry), state=replace(outcome.state, message_id=None, claim=None))
+        case GaveUp():
+            return replace(_closed(entry), end=replace(outcome, cause=None))
+
+
+def instead(entry: Entry, now: datetime) -> Ended | Busy:
+    """Say what holds in place of the outcome of a claim that was lost."""
+    return busy(entry, now) if entry.end is None else Ended(entry.end)
+
+
+def busy(entry: Entry, now: datetime) -> Busy:
+    """Say how long to wait for an open message: until its lease ends, or it is looked at again."""
+    until = entry.claimed_until or entry.state.due or now
+    return Busy(max(_LEAST_WAIT_S, _seconds(until - now)))
+
+
+def _canceled(entry: Entry) -> GaveUp:
+    taken_back = Failure.of(FailureKind.OTHER, detail="canceled by the application")
+    return GaveUp(taken_back, GiveUpReason.CANCELED, entry.state.retries)
+
+
+def cancel(entry: Entry) -> Entry | None:
+    """Return the entry of a message that is not sent any more; None where it is being sent, or has ended.
+
+    One in doubt is asked about until it is settled, and not sent again.
+    """
+    if entry.end is not None or entry.claimed_until is not None or entry.sending_since is not None:
+        return None
+    if entry.state.doubt_since is not None:
+        return replace(entry, state=replace(entry.state, ending=entry.state.ending or _canceled(entry)))
+    return replace(entry, end=_canceled(entry))
+
+
+def reopened(entry: Entry) -> Entry | None:
+    """Return the entry of a message that failed, to be sent in a new round; None for any other."""
+    if not isinstance(entry.end, GaveUp) or entry.end.reason is GiveUpReason.OUTCOME_UNKNOWN:
+        return None
+    return Entry(epoch=entry.epoch, state=AttemptState(round=entry.state.round + 1))
+
+
+def _claimed(entry: Entry, asked: Asked, now: datetime) -> tuple[Entry, Granted]:
+    dead_since = entry.sending_since
+    sends = dead_since is None and entry.state.doubt_since is None and entry.state.provider_id is None
+    epoch = entry.epoch + 1
+    changed = replace(
+        entry,
+        epoch=epoch,
+        nonce=asked.nonce,
+        claimed_until=now + timedelta(seconds=asked.lease_s),
+        sending_since=now if sends else dead_since,
+        sending_epoch=epoch if sends else entry.sending_epoch,
+    )
+    return changed, Granted(dead_since)
+
+
+def _holds(entry: Entry, epoch: int) -> bool:
+    return entry.end is None and entry.epoch == epoch and entry.claimed_until is not None
+
+
+def _left_s(entry: Entry, now: datetime) -> float:
+    """Return how many seconds the open claim still holds."""
+    return 0.0 if entry.claimed_until is None else max(0.0, _seconds(entry.claimed_until - now))
+
+
+def _closed(entry: Entry) -> Entry:
+    return replace(entry, claimed_until=None, sending_since=None, sending_epoch=None)
+
+
+def _adopted(hint: AttemptState, planned: AttemptState) -> AttemptState:
+    """Return the state of a message that was never begun here: what came with it, and when it was planned for."""
+    if hint == AttemptState():
+        return planned
+    return replace(hint, message_id=None, provider_id=None, claim=None, round=max(hint.round, planned.round))
+
+
+def _seconds(wait: timedelta) -> float:
+    return wait.total_seconds()

@@ -1,0 +1,172 @@
+"""A journal in memory: one process, no database, forgotten at its end."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+
+from smsretry.core import claims
+from smsretry.core.claims import PROBE_EVERY_S, Asked, Begun, Busy, Claim, Ended, Entry, Granted, OnHold
+from smsretry.core.events import Event
+from smsretry.core.failure import Failure
+from smsretry.core.message import Message
+from smsretry.core.outcome import Accepted, AttemptState, Outcome
+from smsretry.errors import InvalidMessage
+from smsretry.ports import Clock
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    message: Message
+    entry: Entry = field(default_factory=Entry)
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    failure: Failure
+    next_probe: datetime
+
+
+class MemoryJournal:
+    """Keep one open claim per message, for the threads of one process.
+
+    It holds every message that was begun, with its text, until the process ends: for scripts and tests. Where
+    processes share the work, or one may be killed, use `smsretry.store.SQLStore`. ``clock`` tells the time.
+    """
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock = clock or _utc_now
+        self._lock = threading.Lock()
+        self._kept: dict[str, _Kept] = {}
+        self._held: dict[str, _Held] = {}
+
+    def begin(
+        self,
+        message: Message,
+        /,
+        *,
+        hint: AttemptState,
+        nonce: str,
+        lease_s: float,
+        account: str,
+        most_deferred_s: float,
+        rerun: bool = False,
+    ) -> Begun:
+        """Claim the next attempt of ``message``, or say why not: see `smsretry.ports.Journal`."""
+        with self._lock:
+            now = self._clock()
+            kept = self._kept.setdefault(str(message.id), _Kept(message))
+            _check_same(kept.message, message, rerun=rerun)
+            if not kept.entry.is_open and (busy := self._like(kept.message, now)) is not None:
+                return busy
+            entry, answer = claims.begin(kept.entry, Asked(hint=hint, nonce=nonce, lease_s=lease_s), now)
+            if not isinstance(answer, Granted):
+                return answer
+            probes, held = self._probe(account, now)
+            waited = now - (entry.state.deferred_since or now) >= timedelta(seconds=most_deferred_s)
+            if held is not None and not waited:
+                return OnHold((held.next_probe - now).total_seconds(), held.failure)
+            self._kept[str(message.id)] = replace(kept, entry=entry)
+            return Claim(
+                message=kept.message,
+                epoch=entry.epoch,
+                state=entry.state,
+                now=now,
+                dead_since=answer.dead_since,
+                probes=probes,
+                refused=held.failure if held is not None else None,
+            )
+
+    def renew(self, claim: Claim, /, *, lease_s: float) -> bool:
+        """Begin the lease anew, for a send; False where the claim is lost."""
+        with self._lock:
+            kept = self._kept[str(claim.message.id)]
+            entry = claims.renew(kept.entry, claim.epoch, now=self._clock(), lease_s=lease_s)
+            if entry is None:
+                return False
+            self._kept[str(claim.message.id)] = replace(kept, entry=entry)
+            return True
+
+    def finish(self, claim: Claim, /, outcome: Outcome, event: Event) -> Ended | Busy | None:
+        """Write what followed; None where the claim was held, else what holds in its place."""
+        del event  # it goes to the sinks
+        with self._lock:
+            kept = self._kept[str(claim.message.id)]
+            entry = claims.finish(kept.entry, claim.epoch, outcome)
+            if entry is None:
+                return claims.instead(kept.entry, self._clock())
+            self._kept[str(claim.message.id)] = replace(kept, entry=entry)
+            return None
+
+    def release(self, claim: Claim, /) -> None:
+        """Give a claim back under which nothing was sent."""
+        with self._lock:
+            kept = self._kept[str(claim.message.id)]
+            self._kept[str(claim.message.id)] = replace(kept, entry=claims.release(kept.entry, claim.epoch))
+
+    def others(self, claim: Claim, /, *, since: datetime) -> tuple[str, ...]:
+        """Return the provider's ids of other messages to the same recipient, whenever they were noted."""
+        del since
+        with self._lock:
+            return tuple(self._taken_by_others(claim.message))
+
+    def hold(self, account: str, failure: Failure, /) -> None:
+        """Note that the provider refuses ``account``."""
+        with self._lock:
+            self._held[account] = _Held(failure, self._clock() + timedelta(seconds=PROBE_EVERY_S))
+
+    def reopen(self, account: str, /) -> None:
+        """Note that the provider serves ``account`` again."""
+        with self._lock:
+            self._held.pop(account, None)
+
+    def cancel(self, message_id: str) -> bool:
+        """Take back a message that is not being sent at this moment; False where it is, has ended, or is not known.
+
+        One whose outcome is in doubt is asked about until it is settled, and not sent again.
+        """
+        with self._lock:
+            kept = self._kept.get(message_id)
+            entry = None if kept is None else claims.cancel(kept.entry)
+            if kept is None or entry is None:
+                return False
+            self._kept[message_id] = replace(kept, entry=entry)
+            return True
+
+    def _like(self, message: Message, now: datetime) -> Busy | None:
+        """Say how long to wait for another open message with the same recipient and text."""
+        for other in self._kept.values():
+            same = other.message.to == message.to and other.message.body == message.body
+            if same and other.message.id != message.id and other.entry.is_open:
+                return claims.busy(other.entry, now)
+        return None
+
+    def _probe(self, account: str, now: datetime) -> tuple[bool, _Held | None]:
+        """Say whether this attempt asks if the account is served again, and what holds it back where it does not."""
+        held = self._held.get(account)
+        if held is None:
+            return False, None
+        if held.next_probe > now:
+            return False, held
+        self._held[account] = replace(held, next_probe=now + timedelta(seconds=PROBE_EVERY_S))
+        return True, None
+
+    def _taken_by_others(self, message: Message) -> Iterator[str]:
+        for other in self._kept.values():
+            end = other.entry.end
+            if other.message.to == message.to and other.message.id != message.id and isinstance(end, Accepted):
+                yield end.receipt.provider_id
+
+
+def _check_same(first: Message, message: Message, *, rerun: bool) -> None:
+    other = "recipient" if first.to != message.to else "text"
+    if first.to != message.to or (first.body != message.body and not rerun):
+        raise InvalidMessage(
+            f"The id {message.id} belongs to a message with another {other}. Use an id of its own for each message."
+        )
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,199 @@
+"""Hand messages back to the queue that nobody works on any more, and those that may be sent once more."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
+
+import sqlalchemy as sa
+
+from smsretry.core import claims
+from smsretry.core.claims import Entry
+from smsretry.core.failure import Failure, FailureKind
+from smsretry.core.message import Message
+from smsretry.core.outcome import GaveUp, GiveUpReason
+from smsretry.store.claiming import Claims
+from smsretry.store.kept import entry_of, read_body
+from smsretry.store.moves import MessageState
+from smsretry.store.schema import Schema, UtcDateTime
+from smsretry.store.writing import Writer
+
+if TYPE_CHECKING:
+    from smsretry.store.sql import SQLStore
+
+GRACE_S: Final = 60.0
+"""How long after its time a message is taken for lost, unless told otherwise."""
+_SLOWEST: Final = 6
+"""A message that is handed over again and again comes back after ``2**6`` times the grace at the latest."""
+_BATCH: Final = 200
+_MENDED: Final = (MessageState.FAILED.value, MessageState.EXPIRED.value)
+
+_log: Final = logging.getLogger("smsretry.store")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overdue:
+    """Hold a message that is to be queued again; ``message`` is None where its text was not kept."""
+
+    message_id: str
+    campaign: str | None
+    message: Message | None = field(repr=False)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recovered:
+    """Count what one run of `recover` did."""
+
+    handed_over: int = 0
+    """Queued again."""
+    failed: int = 0
+    """Could not be queued: they stay overdue, and the next run tries again."""
+    unrecoverable: int = 0
+    """Ended, because their text was not kept."""
+
+
+@runtime_checkable
+class CanQueue(Protocol):
+    """Queue a message: what `smsretry.adapters.celery.sms_task` returns can."""
+
+    def send(self, message: Message, /) -> object:
+        """Queue ``message``."""
+        ...
+
+
+Requeue = CanQueue | Callable[[str, Mapping[str, Any]], object]
+"""A ready task, or an application's own function of a message's id and metadata that queues it."""
+
+
+def recover(store: SQLStore, requeue: Requeue, *, grace_s: float = GRACE_S) -> Recovered:
+    """Queue again what was planned, claimed, put off or to be retried, and is ``grace_s`` seconds past its time.
+
+    ``requeue`` is a ready task, whose ``send`` gets the kept message, or a function that gets the message's id and
+    metadata. A worker that is merely slow loses nothing: whoever comes second finds the message busy or ended. Run it
+    every minute or so: beside workers, or twice at once, it doubles nothing. What is handed over comes back no sooner
+    than ``grace_s``, doubling each time.
+    """
+    done = Recovered()
+    while batch := store.overdue(grace_s=grace_s, limit=_BATCH):
+        done = _added(done, _queued(store, requeue, batch))
+        if len(batch) < _BATCH:
+            break
+    return done
+
+
+def requeue(store: SQLStore, queue: Requeue, *, campaign: str | None, kind: FailureKind | str) -> Recovered:
+    """Send once more what failed in ``campaign`` with ``kind``, after somebody has mended what that was about.
+
+    For what the account was refused for (``auth``, ``account``, ``sender_config``, ``geo_permission``), whose messages
+    keep their text until they are purged. Each opens a new round, with all its retries.
+    """
+    done = Recovered()
+    while batch := store.mended(campaign, kind, limit=_BATCH):
+        done = _added(done, _queued(store, queue, batch))
+    return done
+
+
+def _queued(store: SQLStore, requeue: Requeue, batch: Sequence[Overdue]) -> Recovered:
+    handed_over = failed = unrecoverable = 0
+    for overdue in batch:
+        try:
+            if not isinstance(requeue, CanQueue):
+                requeue(overdue.message_id, overdue.metadata)
+            elif overdue.message is None:
+                unrecoverable += store.unrecoverable(overdue.message_id)
+                continue
+            else:
+                requeue.send(overdue.message)
+            handed_over += 1
+        except Exception as error:  # noqa: BLE001  # a queue raises what it likes, and the others must go on
+            _log.error("%s could not be queued again (%s).", overdue.message_id, type(error).__qualname__)
+            failed += 1
+    return Recovered(handed_over=handed_over, failed=failed, unrecoverable=unrecoverable)
+
+
+def _added(one: Recovered, other: Recovered) -> Recovered:
+    return Recovered(
+        handed_over=one.handed_over + other.handed_over,
+        failed=one.failed + other.failed,
+        unrecoverable=one.unrecoverable + other.unrecoverable,
+    )
+
+
+class Recovery:
+    """Hold the statements that find messages to be queued again."""
+
+    def __init__(self, schema: Schema, writer: Writer, journal: Claims) -> None:
+        self._messages = schema.messages
+        self._writer = writer
+        self._journal = journal
+
+    def overdue(self, connection: sa.Connection, *, grace_s: float, limit: int) -> tuple[Overdue, ...]:
+        """Take up to ``limit`` messages that are past their time, for the caller to queue."""
+        message, now = self._messages.c, self._writer.now(connection)
+        grace = timedelta(seconds=grace_s)
+        due = sa.func.coalesce(message.due, message.decided_at)
+        late = sa.case((message.claimed_until.is_not(None), message.claimed_until), else_=due) <= now - grace
+        query = (
+            sa.select(self._messages)
+            .where(message.state == MessageState.PENDING.value, message.fingerprint.is_not(None), late)
+            .where(self._is_its_turn(now, grace))
+            .order_by(due)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+        rows = connection.execute(query).all()
+        for row in rows:
+            self._journal.save(connection, row.id, handed_over_at=now, hand_overs=row.hand_overs + 1)
+        return tuple(_overdue(row) for row in rows)
+
+    def _is_its_turn(self, now: datetime, grace: timedelta) -> sa.ColumnElement[bool]:
+        """Say in SQL that a message was not handed over, or long enough ago: one grace, then two, four and so on."""
+        message = self._messages.c
+        times = [(message.hand_overs <= n, _at(now - grace * 2 ** (n - 1))) for n in range(1, _SLOWEST)]
+        latest = sa.case(*times, else_=_at(now - grace * 2**_SLOWEST))
+        return message.handed_over_at.is_(None) | (message.handed_over_at <= latest)
+
+    def mended(self, connection: sa.Connection, campaign: str, kind: str, limit: int) -> tuple[Overdue, ...]:
+        """Open a new round of up to ``limit`` messages of ``campaign`` that failed with ``kind``."""
+        message = self._messages.c
+        query = (
+            sa.select(self._messages)
+            .where(message.campaign == campaign, message.kind == kind, message.state.in_(_MENDED))
+            .where(message.body.is_not(None))
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+        found = []
+        for row in connection.execute(query).all():
+            entry = claims.reopened(entry_of(row))
+            if entry is not None:
+                self._journal.reopen_message(connection, row, entry)
+                found.append(_overdue(row))
+        return tuple(found)
+
+    def unrecoverable(self, connection: sa.Connection, message_id: str) -> int:
+        """End a message whose text was not kept; 0 where it has ended meanwhile."""
+        query = sa.select(self._messages).where(self._messages.c.id == message_id).with_for_update()
+        row = connection.execute(query).one_or_none()
+        if row is None or row.state != MessageState.PENDING.value:
+            return 0
+        entry = entry_of(row)
+        in_doubt = entry.sending_since is not None or entry.state.doubt_since is not None
+        reason = GiveUpReason.OUTCOME_UNKNOWN if in_doubt else GiveUpReason.UNRECOVERABLE
+        failure = Failure.of(FailureKind.OTHER, detail="its worker was lost and its text was not kept")
+        end = GaveUp(failure, reason, entry.state.retries)
+        self._journal.end(connection, row, Entry(epoch=entry.epoch + 1, state=entry.state), end)
+        return 1
+
+
+def _at(moment: datetime) -> sa.BindParameter[datetime]:
+    return sa.bindparam(None, moment, UtcDateTime())
+
+
+def _overdue(row: Any) -> Overdue:
+    message, metadata = read_body(row.body)
+    return Overdue(message_id=row.id, campaign=row.campaign or None, message=message, metadata=metadata)
