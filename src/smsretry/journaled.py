@@ -21,7 +21,7 @@ from smsretry.core.message import Message, Receipt
 from smsretry.core.outcome import Accepted, AttemptState, DeferReason, Deferred, GaveUp, GiveUpReason, Outcome
 from smsretry.core.policy import RetryPolicy
 from smsretry.errors import InvalidMessage, ProviderError
-from smsretry.ports import CanLookUp, Clock, Journal, SMSSender
+from smsretry.ports import LAST_CHECK, CanLookUp, Clock, Journal, SMSSender
 
 MARGIN_S: Final = 5.0
 """What must be left of a lease, beyond the longest that the sender takes, when a send begins."""
@@ -228,8 +228,15 @@ class _Turn:
 
     def make_sure(self) -> None:
         """Make sure that the claim is ours and lasts longer than a send; raise where it is not."""
-        if self.may_send and self.left_s() >= _longest_send_s(self.of.sender) + MARGIN_S:
-            return
+        if not self.may_send or self.left_s() < _longest_send_s(self.of.sender) + MARGIN_S:
+            self._renew()
+
+    def make_sure_again(self) -> None:
+        """Do so once more on the way, where connecting and the like have used up the margin."""
+        if self.left_s() < _longest_send_s(self.of.sender):
+            self._renew()
+
+    def _renew(self) -> None:
         asked_at = self.of.elapsed()
         try:
             renewed = self.of.journal.renew(self.claim, lease_s=self.of.lease_s)
@@ -251,7 +258,11 @@ class _Guarded:
     def send(self, message: Message, /) -> Receipt:
         self._turn.make_sure()
         self._turn.sent = True
-        return self._turn.of.sender.send(message)
+        token = LAST_CHECK.set(self._turn.make_sure_again)
+        try:
+            return self._turn.of.sender.send(message)
+        finally:
+            LAST_CHECK.reset(token)
 
 
 class _Asking(_Guarded):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from contextvars import ContextVar
 from datetime import datetime
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 from smsretry.core.claims import Begun, Busy, Claim, Ended
 from smsretry.core.events import Event
@@ -24,6 +25,7 @@ __all__ = [
     "LookUp",
     "NotSeen",
     "SMSSender",
+    "check_before_writing",
 ]
 
 
@@ -136,3 +138,18 @@ class Clock(Protocol):
 
 Classifier = Callable[[Exception], Failure | None]
 """Say what an exception of a sender means, or None to leave it to the next classifier."""
+
+
+LAST_CHECK: Final[ContextVar[Callable[[], None] | None]] = ContextVar("smsretry_last_check", default=None)
+"""What a sender is to call, through `check_before_writing`, while it sends."""
+
+
+def check_before_writing() -> None:
+    """Make sure that the message is still ours to send; raise `smsretry.errors.ProviderError` where it is not.
+
+    A sender calls it when it is connected and the first byte of the request is about to leave. A process that was
+    frozen on the way there, for longer than its claim in the journal held, then sends nothing.
+    """
+    check = LAST_CHECK.get()
+    if check is not None:
+        check()

@@ -21,6 +21,8 @@ from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 
+from smsretry.ports import check_before_writing
+
 LONGEST_IDLE_S: Final = 30.0
 """A connection idle for longer is not used again: servers close theirs after about a minute, and a create that meets
 the closing end cannot know whether it arrived."""
@@ -58,6 +60,13 @@ class _TimedConnection(HTTPConnection):
         except (OSError, http.client.HTTPException) as error:
             raise NewConnectionError(self, f"connecting failed: {type(error).__name__}") from error
         self.sock.settimeout(max(self._connect_by_s - monotonic(), _LEAST_SEND_S))
+
+    def send(self, data: Any) -> None:
+        """Hand bytes of the request to the kernel, connected, and while the message is ours to send."""
+        if self.sock is None:
+            self.connect()
+        check_before_writing()
+        super().send(data)
 
     def getresponse(self) -> Any:
         """Read status and headers, and let the body be read, by one deadline."""
