@@ -86,7 +86,14 @@ class Dispatcher:
         self._sinks = _checked_sinks(sink)
         self._draw = draw
         self.journal = journal
+        self.lease_s = lease_s
         self._journaled = None if journal is None else self._under(journal, lease_s)
+
+    @property
+    def timeout_s(self) -> float | None:
+        """Return how many seconds one send may take; None where the sender does not say."""
+        timeout_s: float | None = getattr(self._sender, "timeout_s", None)
+        return timeout_s
 
     def attempt(self, message: Message, state: AttemptState = _NEW, *, rerun: bool = False) -> Outcome:
         """Make the next attempt of ``message``, where ``state`` is what the last outcome carried. Never sleeps.

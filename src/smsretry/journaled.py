@@ -24,7 +24,8 @@ from smsretry.errors import InvalidMessage, ProviderError
 from smsretry.ports import LAST_CHECK, CanLookUp, Clock, Journal, SMSSender
 
 MARGIN_S: Final = 5.0
-"""What must be left of a lease, beyond the longest that the sender takes, when a send begins."""
+"""What must be left of a lease, beyond the longest that the sender takes, when a send begins; a quarter of the lease
+where that is less."""
 LONGEST_SEND_S: Final = 30.0
 """How long a send is taken to last where the sender has no ``timeout_s``."""
 _SLOWEST: Final = 5
@@ -228,7 +229,7 @@ class _Turn:
 
     def make_sure(self) -> None:
         """Make sure that the claim is ours and lasts longer than a send; raise where it is not."""
-        if not self.may_send or self.left_s() < _longest_send_s(self.of.sender) + MARGIN_S:
+        if not self.may_send or self.left_s() < _longest_send_s(self.of.sender) + min(MARGIN_S, self.of.lease_s / 4):
             self._renew()
 
     def make_sure_again(self) -> None:

@@ -140,9 +140,13 @@ class Claims:
         """Note that the provider serves ``account`` again."""
         connection.execute(sa.delete(self._holds).where(self._holds.c.account == account))
 
-    def plan(self, connection: sa.Connection, messages: Sequence[Message], due: datetime | None) -> int:
+    def plan(
+        self, connection: sa.Connection, messages: Sequence[Message], due: datetime | None, due_in_s: float
+    ) -> int:
         """Write what will be sent, and return how many of ``messages`` are new."""
         key, new = self._key(connection), 0
+        if due is None and due_in_s > 0.0:
+            due = self._writer.now(connection) + timedelta(seconds=due_in_s)
         for message in messages:
             prints = Fingerprints.of(message, key)
             if self._added(connection, message, prints, due):

@@ -23,7 +23,7 @@ from smsretry.store.claiming import Claims, in_batches
 from smsretry.store.database import Database
 from smsretry.store.moves import fact_of, fact_of_skip
 from smsretry.store.records import AttemptRecord, CampaignSummary, MessageRecord, Purged, ReasonCount
-from smsretry.store.recovery import GRACE_S, Overdue, Recovery
+from smsretry.store.recovery import GRACE_S, Overdue, Recovered, Recovery, Requeue, recover
 from smsretry.store.schema import Schema
 from smsretry.store.writing import Writer
 
@@ -143,17 +143,19 @@ class SQLStore:
         """Note that the provider serves ``account`` again."""
         self._database.write(lambda connection: self._claims.reopen(connection, account))
 
-    def plan(self, messages: Message | Iterable[Message], *, due: datetime | None = None) -> int:
+    def plan(self, messages: Message | Iterable[Message], *, due: datetime | None = None, due_in_s: float = 0.0) -> int:
         """Write that ``messages`` will be sent, before they are queued, and return how many of them are new.
 
-        What is planned ends, even where the queue loses it: `recover` hands it over. ``due`` is when (aware); nothing
-        is sent before it. Raises `smsretry.InvalidMessage` for a message without an id, and for one whose id belongs to
-        another recipient or text: then neither it nor those beside it (up to 500) are written.
+        What is planned ends, even where the queue loses it: `recover` hands it over. ``due`` is when (aware), or
+        ``due_in_s`` in how many seconds by the database's clock; nothing is sent before it. Raises
+        `smsretry.InvalidMessage` for a message without an id, and for one whose id belongs to another recipient or
+        text: then neither it nor those beside it (up to 500) are written.
         """
         checked = (_planned(message) for message in ((messages,) if isinstance(messages, Message) else messages))
         new = 0
         for batch in in_batches(checked, _PLANNED_AT_ONCE):
-            new += self._database.write(functools.partial(self._claims.plan, messages=batch, due=due))
+            plan = functools.partial(self._claims.plan, messages=batch, due=due, due_in_s=due_in_s)
+            new += self._database.write(plan)
         return new
 
     def cancel(self, message_id: str) -> bool:
@@ -162,6 +164,10 @@ class SQLStore:
         One whose outcome is in doubt is asked about until it is settled, and not sent again.
         """
         return self._database.write(lambda connection: self._claims.cancel(connection, message_id))
+
+    def recover(self, requeue: Requeue, *, grace_s: float = GRACE_S) -> Recovered:
+        """Queue again what nobody works on any more: see `smsretry.store.recover`."""
+        return recover(self, requeue, grace_s=grace_s)
 
     def overdue(self, *, grace_s: float = GRACE_S, limit: int = 200) -> tuple[Overdue, ...]:
         """Take messages that nobody works on any more, for the caller to queue: for `recover`."""

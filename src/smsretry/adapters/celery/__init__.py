@@ -5,6 +5,9 @@
 policy, the retry is published by this adapter with its state in a header, and the run ends with Celery's own ``Retry``.
 Celery's ``max_retries`` and ``autoretry_for`` have no part in it.
 
+With a journal (``Dispatcher(sender, journal=store)``) neither a killed worker nor a repeated delivery loses or doubles
+a text, provided that `recover_every` is called, or `smsretry.store.recover` runs elsewhere.
+
 Without a journal a message that the broker delivers twice is sent twice: a crash between an attempt and its
 acknowledgement, or between the publishing of a retry and the acknowledgement of the run before it.
 
@@ -15,9 +18,10 @@ from __future__ import annotations
 
 try:
     from smsretry.adapters.celery.delivery import deliver
-    from smsretry.adapters.celery.task import SMSTask, sms_task
+    from smsretry.adapters.celery.settings import recover_elsewhere
+    from smsretry.adapters.celery.task import SMSTask, recover_every, sms_task
 except ModuleNotFoundError as error:
     msg = f"smsretry.adapters.celery needs Celery ({error}). Install it: pip install 'smsretry[celery]'"
     raise ImportError(msg) from error
 
-__all__ = ["SMSTask", "deliver", "sms_task"]
+__all__ = ["SMSTask", "deliver", "recover_elsewhere", "recover_every", "sms_task"]

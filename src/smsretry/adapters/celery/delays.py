@@ -41,7 +41,18 @@ def broker_limits(transport: str, options: Mapping[str, Any], *, quorum: bool = 
 
     One that hands nothing out again has none.
     """
-    if transport not in _HANDED_OUT_AGAIN:
+    _, again_s = handed_out_again(transport, options)
+    if again_s == math.inf:
         return BrokerLimits()
+    return BrokerLimits(longest_wait_s=again_s * _SHARE, whole_seconds=quorum)
+
+
+def handed_out_again(transport: str, options: Mapping[str, Any]) -> tuple[str, float]:
+    """Return the option that says when a transport hands a held message out again, and after how many seconds.
+
+    Infinity stands for never.
+    """
+    if transport not in _HANDED_OUT_AGAIN:
+        return "", math.inf
     option, usual_s = _HANDED_OUT_AGAIN[transport]
-    return BrokerLimits(longest_wait_s=float(options.get(option) or usual_s) * _SHARE, whole_seconds=quorum)
+    return option, float(options.get(option) or usual_s)

@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import Any, Final, assert_never
 
 from celery import Task
@@ -22,9 +23,10 @@ from smsretry.adapters.celery.envelope import (
     state_in,
     with_deadline,
 )
+from smsretry.adapters.celery.settings import check_once, sending_of
 from smsretry.core.failure import Failure, FailureKind
 from smsretry.core.message import Message, Receipt
-from smsretry.core.outcome import Accepted, AttemptState, Deferred, GaveUp, Outcome, RetryAfter
+from smsretry.core.outcome import Accepted, AttemptState, DeferReason, Deferred, GaveUp, Outcome, RetryAfter
 from smsretry.dispatcher import Dispatcher
 from smsretry.errors import ConfigurationError, NotAccepted, ProviderError, SendFailed, SendUnknown, not_accepted
 
@@ -34,6 +36,8 @@ DispatcherSource = Dispatcher | Callable[[], Dispatcher]
 _log: Final = logging.getLogger("smsretry")
 _EARLY_S: Final = 0.5
 """A task that wakes this much before its state is due goes on: clocks differ a little between machines."""
+_LEAST_WAIT_S: Final = 1.0
+"""A copy of a message that another worker holds comes back no sooner, so that it does not spin."""
 _RAISED: Final = (SendFailed, SendUnknown, Reject)
 _CACHE: Final = "_smsretry_dispatcher"
 _DELIVERED: Final = "smsretry_delivered"
@@ -47,20 +51,32 @@ def deliver(task: Task[Any, Any], dispatcher: DispatcherSource, message: Message
     `smsretry.NotAccepted` where the message has ended. Let ``Retry`` and ``Reject`` pass: a body that catches
     ``Exception`` needs ``except (Retry, Reject): raise`` before it.
 
-    Each run repeats the whole body, so render the same text every time. A message without an id gets the task's id,
-    which its retries share. An ``expires`` of the task becomes the message's ``send_before``. One task sends one
-    message. Run eagerly (``task_always_eager``, ``apply``), all attempts follow each other here without waiting, and a
-    message that would have to wait for a look-up ends as unknown.
+    Each run repeats the whole body, so render the same text every time; with a journal, the text of the first run is
+    the one that is sent, whatever the later ones render. A message without an id gets the task's id, which its retries
+    share. An ``expires`` of the task becomes the message's ``send_before``. One task sends one message. Run eagerly
+    (``task_always_eager``, ``apply``), all attempts follow each other here without waiting, and a message that would
+    have to wait for a look-up ends as unknown; with a journal, what would have to wait stays in it, and ``Retry`` is
+    raised.
 
     Raises `smsretry.ConfigurationError`, before anything is sent, outside of a running task and in a task whose
     ``autoretry_for`` would repeat what has ended.
     """
+    return deliver_in(task, dispatcher, message, rerun=True)
+
+
+def deliver_in(task: Task[Any, Any], source: DispatcherSource, message: Message, *, rerun: bool) -> Receipt:
+    """Do what `deliver` does; ``rerun`` says whether a body rendered the text, and may have rendered it anew."""
     request = _running(task)
     refuse_autoretry(getattr(task, "autoretry_for", ()), getattr(task, "dont_autoretry_for", ()))
     state = state_in(request.headers)
     message = with_deadline(message.with_id(str(request.id)), request, task.app)
-    delivery = _Delivery(task, request, dispatcher_of(task, dispatcher), message)
-    return delivery.run_eagerly(state) if request.is_eager else delivery.run(state)
+    dispatcher = dispatcher_of(task, source)
+    _check_journal(task, dispatcher)
+    delivery = _Delivery(task, request, dispatcher, message, rerun)
+    if request.is_eager:
+        return delivery.run_eagerly(state)
+    check_once(task, dispatcher)
+    return delivery.run(state)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +87,23 @@ class _Delivery:
     request: Context
     dispatcher: Dispatcher
     message: Message
+    rerun: bool
+
+    @property
+    def is_journaled(self) -> bool:
+        """Say whether a journal knows the message, so that what came with it is a hint."""
+        return self.dispatcher.journal is not None
 
     def run(self, state: AttemptState) -> Receipt:
         """Make one attempt, or wait on where the broker's limit has cut the wait short."""
+        try:
+            return self._run(state)
+        except SoftTimeLimitExceeded as error:
+            if not self.is_journaled:
+                raise
+            raise self._again(self._cut_short(state), state) from error
+
+    def _run(self, state: AttemptState) -> Receipt:
         early_s = seconds_until(state.due, self.dispatcher.clock())
         if early_s > _EARLY_S:
             raise self._again(_Next(state, early_s, "not due yet"), state)
@@ -84,7 +114,7 @@ class _Delivery:
             case RetryAfter(delay_s, failure, following):
                 raise self._again(_Next(following, delay_s, "", failure, counted=True), state)
             case Deferred(delay_s, reason, following):
-                raise self._again(_Next(following, delay_s, f"put off ({reason})"), state)
+                raise self._again(_Next(following, _wait_s(delay_s, reason), f"put off ({reason})"), state)
             case GaveUp():
                 raise not_accepted(str(self.message.id), outcome) from outcome.cause
             case _ as unreachable:
@@ -97,9 +127,11 @@ class _Delivery:
             match outcome:
                 case Accepted(receipt):
                     return receipt
-                case RetryAfter():
+                case RetryAfter(delay_s) if not self.is_journaled or delay_s <= _EARLY_S:
                     state = outcome.state
-                case Deferred():
+                case RetryAfter() | Deferred() if self.is_journaled:
+                    raise _Next(outcome.state, outcome.delay_s, "eager mode does not wait, the journal has it").retry(0)
+                case RetryAfter() | Deferred():
                     raise self._unknown(outcome.state, "eager mode does not wait for a look-up")
                 case GaveUp():
                     raise not_accepted(str(self.message.id), outcome) from outcome.cause
@@ -107,6 +139,8 @@ class _Delivery:
                     assert_never(unreachable)
 
     def _attempt(self, state: AttemptState) -> Outcome:
+        if self.is_journaled:
+            return self.dispatcher.attempt(self.message, state, rerun=self.rerun)
         began = self.dispatcher.clock()
         try:
             return self.dispatcher.attempt(self.message, state)
@@ -121,8 +155,16 @@ class _Delivery:
         decided = policy.decide(lost, state, now=now, send_before=self.message.send_before, began=began)
         return replace(decided, cause=error) if isinstance(decided, GaveUp) else decided
 
+    def _cut_short(self, state: AttemptState) -> _Next:
+        """Return the run that follows where nobody knows how far this one came: its claim is open until its end."""
+        now, lease_s = self.dispatcher.clock(), self.dispatcher.lease_s
+        following = state.with_deferral(now, now + timedelta(seconds=lease_s))
+        return _Next(following, lease_s, "cut short by the soft time limit")
+
     def _again(self, following: _Next, state: AttemptState) -> Exception:
         """Publish the next run; return what this run has to raise."""
+        if self.is_journaled:
+            following = following.by_the_clock_of(self.dispatcher)
         countdown = limits_of(self.task.app).countdown(following.delay_s)
         try:
             self._publish(following, countdown)
@@ -149,6 +191,8 @@ class _Delivery:
 
     def _unpublished(self, following: _Next, state: AttemptState, error: Exception) -> Exception:
         why = f"The next run of message {self.message.id} could not be published ({type(error).__name__})"
+        if self.is_journaled:
+            return self._left_to_the_journal(following, why, error)
         if following.state.doubt_since is not None and state.doubt_since is None:
             _log.error("%s, and its answer was lost: it ends as unknown.", why)
             return _caused(self._unknown(following.state, "its retry could not be published"), error)
@@ -161,6 +205,14 @@ class _Delivery:
             following.state.to_dict(),
         )
         return error
+
+    def _left_to_the_journal(self, following: _Next, why: str, error: Exception) -> Exception:
+        """Return what this run has to raise where the journal knows what follows, and the broker does not."""
+        if self.task.acks_late:
+            _log.error("%s: this run goes back to the broker.", why)
+            return _caused(Reject(why, requeue=True), error)
+        _log.error("%s and its task is acknowledged: the journal has it, and recover queues it again.", why)
+        return _caused(replace(following, why="left to recover").retry(following.delay_s), error)
 
     def _unknown(self, state: AttemptState, why: str) -> NotAccepted:
         return not_accepted(str(self.message.id), self.dispatcher.abandon(self.message, state, why))
@@ -176,12 +228,22 @@ class _Next:
     failure: Failure | None = None
     counted: bool = False
 
+    def by_the_clock_of(self, dispatcher: Dispatcher) -> _Next:
+        """Return it with a state that is due by this worker's clock: a journal's may show another time."""
+        return replace(self, state=replace(self.state, due=dispatcher.clock() + timedelta(seconds=self.delay_s)))
+
     def retry(self, countdown: float) -> Retry:
         """Return Celery's word for it; the failure becomes the result of the task while it waits."""
         wait_s: Any = max(self.delay_s, countdown)
         if self.failure is not None:
             return Retry(exc=ProviderError(self.failure), when=wait_s)
         return Retry(f"Retry in {wait_s:.3g}s: {self.why}", when=wait_s)
+
+
+def _wait_s(delay_s: float, reason: DeferReason) -> float:
+    """Return how long a message that was put off waits: a doubt and a due time are exact, all else is a guess."""
+    is_exact = reason in {DeferReason.IN_DOUBT, DeferReason.NOT_DUE}
+    return delay_s if is_exact else max(delay_s, _LEAST_WAIT_S)
 
 
 def refuse_autoretry(autoretry_for: Any, dont_autoretry_for: Any) -> None:
@@ -236,6 +298,17 @@ def _checked(made: object) -> Dispatcher:
         return made
     msg = f"The function that makes the dispatcher must return a Dispatcher, got {type(made).__name__}."
     raise ConfigurationError(msg)
+
+
+def _check_journal(task: Task[Any, Any], dispatcher: Dispatcher) -> None:
+    """Raise where messages are planned in a journal that nobody reads: `recover` would queue them for ever."""
+    known = sending_of(task)
+    if known is not None and known.journal is not None and dispatcher.journal is None:
+        msg = (
+            f"The messages of {task.name} are planned in a journal and its dispatcher has none, so nothing was sent. "
+            "Make it with the same one: Dispatcher(sender, journal=store)."
+        )
+        raise ConfigurationError(msg)
 
 
 def _running(task: object) -> Context:

@@ -1,4 +1,4 @@
-"""A Celery task that is ready to send messages."""
+"""A Celery task that is ready to send messages, and what keeps them from being lost."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from celery import Celery, Task
 from celery.result import AsyncResult
+from celery.signals import task_revoked
 
-from smsretry.adapters.celery.delivery import DispatcherSource, deliver, refuse_autoretry
+from smsretry.adapters.celery.delivery import DispatcherSource, deliver_in, refuse_autoretry
 from smsretry.adapters.celery.envelope import header_of, held, seconds_until, shown, utc_now
+from smsretry.adapters.celery.hand_over import CanPlan, CanRecover, Requeue, Sweeper, cancel_revoked
+from smsretry.adapters.celery.settings import Sending, watch_of
 from smsretry.core.message import Message
 from smsretry.core.outcome import AttemptState
-from smsretry.dispatcher import Dispatcher
-from smsretry.errors import ConfigurationError, NotAccepted
+from smsretry.dispatcher import Dispatcher, new_id
+from smsretry.errors import ConfigurationError, InvalidMessage, NotAccepted
 
 _NEW: Final = AttemptState()
 _TASK_ID: Final = re.compile(r"[^/\\]{1,155}")
@@ -44,6 +47,8 @@ class SMSTask(_Base):
 
     abstract = True
     Request = "smsretry.adapters.celery.request:Request"
+    sends: Sending
+    """What was registered; plans are written to its journal."""
 
     def send(
         self, message: Message, *, state: AttemptState = _NEW, countdown: float | None = None
@@ -54,14 +59,31 @@ class SMSTask(_Base):
         ``state.due``. The message's id, where it has one, becomes the task's id, so that
         ``app.AsyncResult(message.id)`` finds it (unless it holds a slash or more than 155 characters, which result
         backends refuse).
+
+        With a journal the message is planned in it first: it ends, even where the queue loses it, and is not sent
+        before its time by the journal's clock. Raises `smsretry.InvalidMessage`, and queues nothing, where the journal
+        knows the id with another recipient or text, and for a message without an id that is queued inside a task: a
+        repeated task would queue it again under another one.
         """
         if countdown is None:
             countdown = seconds_until(state.due, utc_now())
         else:
             state = replace(state, due=None)
+        message = self._planned(message, 0.0 if self.app.conf.task_always_eager else countdown)
         return self.apply_async(
             (message.to_dict(),), task_id=_task_id(message), countdown=countdown, headers=header_of(state)
         )
+
+    def _planned(self, message: Message, due_in_s: float) -> Message:
+        """Write into the journal, where there is one, that ``message`` will be sent; return it with an id."""
+        journal = self.sends.journal
+        if journal is None:
+            return message
+        if message.id is None:
+            _refuse_inside_a_task(self.app)
+            message = message.with_id(new_id())
+        journal.plan(message, due_in_s=due_in_s)
+        return message
 
     def apply_async(self, args: Any = None, kwargs: Any = None, *more: Any, **options: Any) -> AsyncResult[Any]:
         """Queue the message in ``args`` or ``kwargs`` (``message.to_dict()``), with Celery's own options."""
@@ -72,7 +94,9 @@ class SMSTask(_Base):
         return super().apply_async(args, kwargs, *more, **options)
 
 
-def sms_task(app: Celery, dispatcher: DispatcherSource, *, name: str, **task_options: Any) -> SMSTask:
+def sms_task(
+    app: Celery, dispatcher: DispatcherSource, *, name: str, journal: CanPlan | None = None, **task_options: Any
+) -> SMSTask:
     """Register a task called ``name`` that sends what it is given, and return it.
 
     Call it at the top of the module that both producers and workers import::
@@ -86,22 +110,70 @@ def sms_task(app: Celery, dispatcher: DispatcherSource, *, name: str, **task_opt
     default ``acks_late=True``, ``reject_on_worker_lost=True``, ``max_retries=None`` (the policy counts) and
     ``throws=(NotAccepted,)``: a text that has ended is no fault of the worker, so it is logged without a traceback.
 
+    ``journal`` (an `smsretry.store.SQLStore`) is what `SMSTask.send` plans in: give it where ``dispatcher`` is a
+    function, which must then make dispatchers with the same journal. That of a `smsretry.Dispatcher` is used by itself.
+    A task that is revoked before it was sent is canceled in it.
+
     The task returns ``receipt.to_dict()``. It fails with `smsretry.SendFailed` or `smsretry.SendUnknown`.
 
     Raises `smsretry.ConfigurationError` for options that would break a promise.
     """
-    if not isinstance(dispatcher, Dispatcher) and not callable(dispatcher):
-        msg = f"dispatcher must be a Dispatcher or a function that returns one, got {type(dispatcher).__name__}."
-        raise ConfigurationError(msg)
+    sends = _sending(dispatcher, journal)
     refuse_autoretry(task_options.get("autoretry_for", ()), task_options.get("dont_autoretry_for", ()))
-    options: dict[str, Any] = {**_DEFAULTS, **task_options, "bind": True, "name": name}
+    options: dict[str, Any] = {**_DEFAULTS, **task_options, "bind": True, "name": name, "sends": sends}
     options["base"] = _based_on(options.get("base") or app.Task)
 
     def send_sms(self: SMSTask, message: dict[str, Any]) -> dict[str, Any]:
         """Make one attempt to send a message (``message.to_dict()``)."""
-        return deliver(self, dispatcher, Message.from_dict(message)).to_dict()
+        return deliver_in(self, dispatcher, Message.from_dict(message), rerun=False).to_dict()
 
-    return cast("SMSTask", app.task(**options)(send_sms))
+    task = cast("SMSTask", app.task(**options)(send_sms))
+    task_revoked.connect(cancel_revoked, sender=task, weak=False)
+    watch_of(app)
+    return task
+
+
+def recover_every(
+    app: Celery, store: CanRecover, queue: Requeue, every_s: float = 60.0, *, grace_s: float = 60.0
+) -> None:
+    """Let each worker of ``app`` run ``store.recover(queue)`` every ``every_s`` seconds, in a thread of its own.
+
+    Call it at the top of the module that workers import, after the task was registered. ``queue`` is what `sms_task`
+    returned, or a function that gets the id and the metadata of a message and queues it, for a task that calls
+    `deliver`. What is ``grace_s`` seconds past its time is queued again; any number of workers may do it side by side,
+    and none is sent twice for it. A process that only queues starts no thread.
+
+    Raises `smsretry.ConfigurationError` where a time is not positive.
+    """
+    watch_of(app).sweepers.append(Sweeper(store, queue, every_s=every_s, grace_s=grace_s))
+
+
+def _sending(dispatcher: object, journal: object) -> Sending:
+    """Return what is known of a task that is about to be registered; raise where it would break a promise."""
+    if not isinstance(dispatcher, Dispatcher) and not callable(dispatcher):
+        msg = f"dispatcher must be a Dispatcher or a function that returns one, got {type(dispatcher).__name__}."
+        raise ConfigurationError(msg)
+    if journal is not None and not isinstance(journal, CanPlan):
+        msg = f"journal must have a method plan(message, due_in_s=...), got {type(journal).__name__}. Use an SQLStore."
+        raise ConfigurationError(msg)
+    if not isinstance(dispatcher, Dispatcher):
+        return Sending(dispatcher=None, journal=journal)
+    own: object = dispatcher.journal
+    if journal is not None and own is not journal:
+        msg = (
+            "journal is not the one of the dispatcher, so what is planned would never be found there. "
+            "Pass it to the Dispatcher, which is enough: Dispatcher(sender, journal=store)."
+        )
+        raise ConfigurationError(msg)
+    return Sending(dispatcher=dispatcher, journal=own if isinstance(own, CanPlan) else None)
+
+
+def _refuse_inside_a_task(app: Celery) -> None:
+    if app.current_worker_task is not None:
+        raise InvalidMessage(
+            "With a journal a message that is queued inside a task needs an id of its own: a task that runs again "
+            "would queue it once more. Give it one, such as f'{campaign}:{customer_id}'."
+        )
 
 
 def _based_on(base: type[Task[Any, Any]]) -> type[SMSTask]:

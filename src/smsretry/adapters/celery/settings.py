@@ -1,0 +1,193 @@
+"""Find the settings of a Celery application that would break a promise, and name each in one warning."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from celery import Celery, Task, bootsteps
+
+from smsretry.adapters.celery.delays import handed_out_again
+from smsretry.adapters.celery.hand_over import CanPlan, Sweeper
+from smsretry.dispatcher import Dispatcher
+
+_log: Final = logging.getLogger("smsretry")
+_CHECKED: Final = "_smsretry_checked"
+_NO_RECOVER: Final = (
+    "There is a journal and no recover, so a message that a killed worker or the broker loses waits for ever. "
+    "Call recover_every(app, store, task) where the task is registered. Where it runs elsewhere (beat, or smsretry "
+    "recover --every 60), call recover_elsewhere(app)."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sending:
+    """Hold what is known, before anything is sent, of a task that sends messages.
+
+    ``dispatcher`` is None where a function will make it; ``journal`` is what plans are written to, where there is one.
+    """
+
+    dispatcher: Dispatcher | None
+    journal: CanPlan | None
+
+    @property
+    def is_journaled(self) -> bool:
+        """Say whether its messages are known to a journal."""
+        return self.journal is not None or (self.dispatcher is not None and self.dispatcher.journal is not None)
+
+
+class Watch:
+    """Keep what was registered for the workers of one application."""
+
+    def __init__(self) -> None:
+        self.sweepers: list[Sweeper] = []
+        self.recovers_elsewhere = False
+
+    @property
+    def recovers(self) -> bool:
+        """Say whether `recover` is known to run."""
+        return self.recovers_elsewhere or bool(self.sweepers)
+
+
+class WatchStep(bootsteps.StartStopStep):
+    """Warn when a worker starts, and let `recover` run beside it; it stands in ``app.steps["worker"]``.
+
+    It starts after the pool, whose children are forked by then.
+    """
+
+    requires = ("celery.worker.components:Pool",)
+    watch: Watch
+
+    def __init__(self, worker: Any, **_: Any) -> None:
+        super().__init__(worker)
+
+    def start(self, worker: Any) -> None:
+        """Warn, and start the sweepers."""
+        _warn(problems_of_app(worker.app))
+        for sweeper in self.watch.sweepers:
+            sweeper.start()
+
+    def stop(self, worker: Any) -> None:
+        """End the sweepers."""
+        del worker
+        for sweeper in self.watch.sweepers:
+            sweeper.stop()
+
+    def terminate(self, worker: Any) -> None:
+        """End the sweepers."""
+        self.stop(worker)
+
+
+def watch_of(app: Celery) -> Watch:
+    """Return what is kept for the workers of ``app``; the first call sees to it that they look at it."""
+    steps: set[Any] = app.steps["worker"]
+    for step in steps:
+        if isinstance(step, type) and issubclass(step, WatchStep):
+            return step.watch
+    watch = Watch()
+    steps.add(type("WatchStep", (WatchStep,), {"__module__": __name__, "watch": watch}))
+    return watch
+
+
+def recover_elsewhere(app: Celery) -> None:
+    """Say that `smsretry.store.recover` runs elsewhere (beat, cron, ``smsretry recover``), so that no worker warns."""
+    watch_of(app).recovers_elsewhere = True
+
+
+def check_once(task: Task[Any, Any], dispatcher: Dispatcher) -> None:
+    """Warn, at the first run of ``task`` in a process, of what could not be known when the worker started."""
+    if vars(task).get(_CHECKED) == os.getpid():
+        return
+    vars(task)[_CHECKED] = os.getpid()
+    known = sending_of(task)
+    if known is not None and known.dispatcher is not None:
+        return
+    if dispatcher.journal is not None and (known is None or not known.is_journaled):
+        _warn(_unless_recovered(task.app, [task]))
+    _warn(_problems_of_sending(task, dispatcher))
+
+
+def sending_of(task: Task[Any, Any]) -> Sending | None:
+    """Return what was registered with a ready task; None for an application's own."""
+    sends = getattr(task, "sends", None)
+    return sends if isinstance(sends, Sending) else None
+
+
+def problems_of_app(app: Celery) -> Iterator[str]:
+    """Say what is wrong when a worker starts, each with its remedy."""
+    tasks = {task: sends for task in app.tasks.values() if (sends := sending_of(task)) is not None}
+    if tasks and app.conf.result_extended:
+        yield (
+            "result_extended is on: the result backend stores the arguments of each task, number and text among them. "
+            "Set result_extended to False."
+        )
+    yield from _unless_recovered(app, [task for task, sends in tasks.items() if sends.is_journaled])
+    for task, sends in tasks.items():
+        if sends.dispatcher is not None:
+            yield from _problems_of_sending(task, sends.dispatcher)
+
+
+def _warn(problems: Iterable[str]) -> None:
+    for problem in problems:
+        _log.warning("%s", problem)
+
+
+def _unless_recovered(app: Celery, tasks: Sequence[Task[Any, Any]]) -> Iterator[str]:
+    """Say what is lost of the messages of ``tasks``, which a journal knows, where nobody queues them again."""
+    if not tasks or watch_of(app).recovers:
+        return
+    yield _NO_RECOVER
+    for task in tasks:
+        yield from _lost_with_a_worker(task)
+
+
+def _problems_of_sending(task: Task[Any, Any], dispatcher: Dispatcher) -> Iterator[str]:
+    yield from _forgotten(task, dispatcher)
+    if dispatcher.timeout_s is not None:
+        yield from _cut_off(task, dispatcher.timeout_s)
+        yield from _handed_out_again(task, dispatcher.timeout_s if dispatcher.journal is None else dispatcher.lease_s)
+
+
+def _lost_with_a_worker(task: Task[Any, Any]) -> Iterator[str]:
+    if not task.acks_late:
+        yield (
+            f"{task.name}: acks_late is off and no recover runs, so what a killed worker held is lost. "
+            "Set acks_late=True and reject_on_worker_lost=True, or run recover."
+        )
+    elif not task.reject_on_worker_lost:
+        yield (
+            f"{task.name}: reject_on_worker_lost is off and no recover runs, so what a killed child process held is "
+            "lost. Set reject_on_worker_lost=True, or run recover."
+        )
+
+
+def _cut_off(task: Task[Any, Any], timeout_s: float) -> Iterator[str]:
+    for name in ("time_limit", "soft_time_limit"):
+        limit_s = getattr(task, name)
+        if limit_s is not None and limit_s <= timeout_s:
+            yield (
+                f"{task.name}: {name} is {limit_s:g} s and one send may take {timeout_s:g} s (the sender's timeout_s), "
+                f"so a send may be cut off, and nobody knows how it ended. Set {name} to {2 * timeout_s + 5:g} or more."
+            )
+
+
+def _handed_out_again(task: Task[Any, Any], held_s: float) -> Iterator[str]:
+    with task.app.connection_for_write() as connection:
+        options: Mapping[str, Any] = connection.transport_options or {}
+        option, again_s = handed_out_again(connection.transport.driver_type, options)
+    if again_s <= held_s:
+        yield (
+            f"{task.name}: the broker hands a message out again after {again_s:g} s ({option}), and a worker may be at "
+            f"it for {held_s:g} s. Set {option} in broker_transport_options to {2 * held_s:g} or more."
+        )
+
+
+def _forgotten(task: Task[Any, Any], dispatcher: Dispatcher) -> Iterator[str]:
+    if dispatcher.journal is not None and not isinstance(dispatcher.journal, CanPlan):
+        yield (
+            f"{task.name}: its journal ({type(dispatcher.journal).__name__}) lives in one process and is forgotten "
+            "with it, so other worker processes send what this one has sent. Use smsretry.store.SQLStore."
+        )
