@@ -6,27 +6,39 @@ test_celery_worker.py.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import subprocess
 import sys
 import threading
-import uuid
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from celery import Celery, Task
 from celery.exceptions import Reject, Retry, SoftTimeLimitExceeded
+from tests.adapters.celery_runs import (
+    BUSY,
+    INVALID,
+    LOST,
+    MESSAGE,
+    NOBODY,
+    NUMBER,
+    TEXT,
+    celery_app,
+    out_of_time,
+    own_task,
+    published,
+    running,
+    sending,
+    state_of,
+    unreachable_app,
+)
 
 from smsretry import (
     AttemptState,
     ConfigurationError,
     Dispatcher,
-    Failure,
-    FailureKind,
     GiveUpReason,
     InvalidMessage,
     Message,
@@ -43,74 +55,6 @@ from smsretry.adapters.celery import SMSTask, deliver, sms_task
 from smsretry.core.lookup import CannotTell, Found
 from smsretry.errors import ProviderError
 from smsretry.testing import FakeClock, RecordingSink, ScriptedSender
-
-NUMBER = "+15005550006"
-TEXT = "Your parcel is at the door"
-NOBODY = "amqp://127.0.0.1:9//"
-MESSAGE = Message(NUMBER, TEXT, id="parcel:17")
-BUSY = Failure.of(FailureKind.RATE_LIMITED, code=20429)
-INVALID = Failure.of(FailureKind.INVALID_NUMBER, code=21211)
-LOST = Failure.of(FailureKind.LOST_ANSWER)
-
-
-def celery_app(**settings: Any) -> Celery:
-    app = Celery("texts", broker="memory://", backend="cache+memory://", set_as_current=False)
-    app.conf.task_default_queue = uuid.uuid4().hex
-    app.conf.update(settings)
-    return app
-
-
-def published(app: Celery) -> list[Any]:
-    """Take all waiting messages out of the queue."""
-    found: list[Any] = []
-    with app.connection_for_read() as connection:
-        queue = connection.SimpleQueue(app.conf.task_default_queue)
-        with contextlib.closing(queue), contextlib.suppress(queue.Empty):
-            while True:
-                found.append(queue.get_nowait())
-    return found
-
-
-def state_of(message: Any) -> AttemptState:
-    return AttemptState.from_dict(json.loads(message.headers["smsretry_state"]))
-
-
-@contextlib.contextmanager
-def running(task: Task[Any, Any], **request: Any) -> Iterator[None]:
-    """Put ``task`` in the place that a worker puts it while it runs."""
-    usual: dict[str, Any] = {
-        "id": "task-1",
-        "args": (MESSAGE.to_dict(),),
-        "kwargs": {},
-        "called_directly": False,
-        "is_eager": False,
-        "delivery_info": {"exchange": "", "routing_key": task.app.conf.task_default_queue, "priority": None},
-        "argsrepr": "(<hidden>,)",
-        "kwargsrepr": "{}",
-    }
-    task.push_request(**{**usual, **request})
-    try:
-        yield
-    finally:
-        task.pop_request()
-
-
-def own_task(app: Celery, **options: Any) -> Task[Any, Any]:
-    """Register a task as an application has it, for `deliver` to run in."""
-
-    def own(self, message):
-        raise NotImplementedError
-
-    usual = {"bind": True, "name": "texts.own", "acks_late": True, "shared": False}
-    task: Any = cast("Any", app).task(**{**usual, **options})(own)
-    app.finalize()  # as a worker does before it starts
-    return task
-
-
-def sending(script: Any = (), **options: Any) -> tuple[ScriptedSender, Dispatcher]:
-    sender = ScriptedSender(script)
-    return sender, Dispatcher(sender, **options)
-
 
 # --- what is published ---
 
@@ -269,12 +213,6 @@ def test_an_unknown_outcome_that_may_not_be_asked_ends_as_unknown():
 # --- a broker that does not take the retry ---
 
 
-def unreachable_app(**options: Any) -> Task[Any, Any]:
-    at_once = {"max_retries": 1, "interval_start": 0, "interval_step": 0}
-    app = celery_app(broker_url=NOBODY, task_publish_retry=False, broker_transport_options=at_once)
-    return own_task(app, **options)
-
-
 def test_a_retry_that_cannot_be_published_hands_the_run_back_to_the_broker():
     task = unreachable_app(acks_late=True)
     _, dispatcher = sending([BUSY])
@@ -313,10 +251,6 @@ def test_a_doubt_that_the_broker_knows_of_goes_back_to_it():
 
 
 # --- the soft time limit ---
-
-
-def out_of_time() -> float:
-    raise SoftTimeLimitExceeded(5)
 
 
 def test_a_soft_time_limit_after_the_send_keeps_the_doubt():

@@ -212,7 +212,7 @@ class _Delivery:
             _log.error("%s: this run goes back to the broker.", why)
             return _caused(Reject(why, requeue=True), error)
         _log.error("%s and its task is acknowledged: the journal has it, and recover queues it again.", why)
-        return _caused(replace(following, why="left to recover").retry(following.delay_s), error)
+        return _caused(following.retry(following.delay_s), error)
 
     def _unknown(self, state: AttemptState, why: str) -> NotAccepted:
         return not_accepted(str(self.message.id), self.dispatcher.abandon(self.message, state, why))
