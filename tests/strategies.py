@@ -38,6 +38,8 @@ utc_moments = moments.map(lambda moment: moment.astimezone(UTC))
 counts = st.integers(0, 1_000_000)
 names = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1, max_size=20)
 kinds_of_failure = st.sampled_from(FailureKind)
+certain_kinds = kinds_of_failure.filter(lambda kind: kind is not FailureKind.LOST_ANSWER)
+"""Kinds of failure after which the text may be known not to have been sent."""
 every_jitter = st.sampled_from(Jitter)
 every_choice = st.sampled_from(OnUnknown)
 either = st.booleans()

@@ -7,6 +7,7 @@ import json
 import math
 import pickle
 from dataclasses import FrozenInstanceError, fields, replace
+from http import HTTPStatus
 from typing import Any
 
 import pytest
@@ -66,8 +67,37 @@ def test_kind_and_scope_may_be_given_by_name() -> None:
 
 @pytest.mark.parametrize(("kind", "scope"), [("too_fast", "account"), ("rate_limited", "everybody"), (None, None)])
 def test_a_kind_or_scope_that_does_not_exist_is_refused(kind: Any, scope: Any) -> None:
-    with pytest.raises(ValueError, match="is not a valid"):
+    with pytest.raises(ValueError, match=r"(kind|scope) must be one of .*, got "):
         Failure(kind, scope, retryable=True)
+
+
+@pytest.mark.parametrize("kind", FailureKind)
+def test_a_kind_by_its_name_makes_the_same_failure_as_its_member(kind: FailureKind) -> None:
+    assert Failure.of(kind.value) == Failure.of(kind)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["too_fast", None, 7, []])
+def test_a_failure_of_no_kind_is_refused_by_the_field(kind: Any) -> None:
+    with pytest.raises(ValueError, match="kind must be one of rate_limited, queue_full"):
+        Failure.of(kind)
+
+
+def test_what_is_said_of_a_wrong_kind_shows_no_number() -> None:
+    with pytest.raises(ValueError, match="kind must be one of") as caught:
+        Failure.of("no route to +14155550101")  # type: ignore[arg-type]
+    assert "+1415" not in str(caught.value)
+
+
+def test_a_lost_answer_may_always_have_been_sent() -> None:
+    assert Failure(FailureKind.LOST_ANSWER, Scope.PROVIDER, retryable=True).maybe_sent
+    assert Failure.of(FailureKind.LOST_ANSWER, maybe_sent=False).maybe_sent
+    assert replace(BUSY, kind=FailureKind.LOST_ANSWER).maybe_sent
+
+
+def test_a_detail_shows_no_phone_number_whoever_wrote_it() -> None:
+    failure = Failure.of(FailureKind.OTHER, detail="cannot send to +14155550101, code 21211")
+    assert failure.detail == "cannot send to ***01, code 21211"
+    assert replace(failure) == failure
 
 
 @given(failures())
@@ -103,6 +133,30 @@ def test_a_corrupt_failure_is_refused_or_a_failure(changes: dict[str, Any]) -> N
 def test_what_is_no_failure_is_refused(data: Any) -> None:
     with pytest.raises(ValueError, match="failure"):
         Failure.from_dict(data)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("detail", None),
+        ("provider", 5),
+        ("code", 1.5),
+        ("code", True),
+        ("code", object()),
+        ("http_status", "429"),
+        ("retryable", "no"),
+        ("maybe_sent", None),
+        ("min_delay_s", "5"),
+        ("retry_after_s", "5"),
+    ],
+)
+def test_a_field_of_a_wrong_type_is_refused_where_the_failure_is_made(field: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"{field} of a failure cannot be a"):
+        Failure.of(FailureKind.RATE_LIMITED, **{field: value})
+
+
+def test_a_status_may_be_a_member_of_the_standard_library() -> None:
+    assert Failure.of(FailureKind.RATE_LIMITED, http_status=HTTPStatus.TOO_MANY_REQUESTS).http_status == 429
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum, unique
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
+
+from smsretry.core.mask import mask_numbers_in, shown
+
+M = TypeVar("M", bound=StrEnum)
 
 LONGEST_DELAY_S: Final = 366 * 86_400.0
 """The longest wait that any part of the library asks for, in seconds (366 days).
@@ -94,7 +98,7 @@ _SCOPES: Final[Mapping[FailureKind, Scope]] = {
 class Failure:
     """State what one attempt ran into: the classifier's whole answer.
 
-    ``Failure.of(kind)`` fills in scope and ``retryable`` as the kind has them.
+    ``Failure.of(kind)`` fills in scope and ``retryable`` as the kind has them. Raises ValueError that names the field.
     """
 
     kind: FailureKind
@@ -102,12 +106,13 @@ class Failure:
     retryable: bool
     """Whether the same message may be tried again at all."""
     maybe_sent: bool = False
-    """Whether the provider may have taken the text all the same; a repeat could then text twice."""
+    """Whether the provider may have taken the text all the same; a repeat could then text twice. After a lost answer
+    it may, whatever is given here."""
     code: int | str | None = None
     """The provider's own code, raw."""
     http_status: int | None = None
     detail: str = ""
-    """One line for people, without any phone number or text."""
+    """One line for people, without any text; phone numbers in it are masked."""
     min_delay_s: float = 0.0
     """Wait at least this long before a retry, in seconds, 0 or more: the table's word."""
     retry_after_s: float | None = None
@@ -118,21 +123,27 @@ class Failure:
 
     def __post_init__(self) -> None:
         if type(self.kind) is not FailureKind or type(self.scope) is not Scope:
-            object.__setattr__(self, "kind", FailureKind(self.kind))
-            object.__setattr__(self, "scope", Scope(self.scope))
+            object.__setattr__(self, "kind", member_of(FailureKind, "kind", self.kind))
+            object.__setattr__(self, "scope", member_of(Scope, "scope", self.scope))
+        for name in _TYPES:
+            _check_type(name, getattr(self, name))
         if not 0.0 <= self.min_delay_s <= LONGEST_DELAY_S:
             msg = f"min_delay_s must be from 0 to {LONGEST_DELAY_S:.0f} seconds, got {self.min_delay_s!r}."
             raise ValueError(msg)
         if self.retry_after_s is not None:
             object.__setattr__(self, "retry_after_s", _usable_hint(self.retry_after_s))
+        if self.detail:
+            object.__setattr__(self, "detail", mask_numbers_in(self.detail))
+        if self.kind is FailureKind.LOST_ANSWER:
+            object.__setattr__(self, "maybe_sent", True)
 
     @classmethod
     def of(cls, kind: FailureKind, **fields_: Any) -> Self:
         """Build a failure of ``kind`` with the kind's usual scope and ``retryable``; keywords override any field."""
+        kind = member_of(FailureKind, "kind", kind)
         usual: dict[str, Any] = {
             "scope": _SCOPES[kind],
             "retryable": kind in RETRYABLE_KINDS,
-            "maybe_sent": kind is FailureKind.LOST_ANSWER,
             "min_delay_s": 300.0 if kind is FailureKind.QUEUE_FULL else 0.0,
         }
         return cls(kind, **(usual | fields_))
@@ -148,8 +159,10 @@ class Failure:
         if not isinstance(data, Mapping):
             msg = f"A failure must be a JSON object, got {type(data).__name__}. Pass failure.to_dict()."
             raise ValueError(msg)  # noqa: TRY004  # one error type for everything that is corrupt
-        for name, value in data.items():
-            _check_type(name, value)
+        for name in data:
+            if name not in _TYPES:
+                msg = f"A failure has no field {name!r}. Pass what Failure.to_dict() returned."
+                raise ValueError(msg)
         try:
             return cls(**data)
         except TypeError as error:
@@ -158,8 +171,8 @@ class Failure:
 
 
 _TYPES: Final[Mapping[str, tuple[type, ...]]] = {
-    "kind": (str, FailureKind),
-    "scope": (str, Scope),
+    "kind": (FailureKind,),
+    "scope": (Scope,),
     "retryable": (bool,),
     "maybe_sent": (bool,),
     "code": (int, str, type(None)),
@@ -170,16 +183,27 @@ _TYPES: Final[Mapping[str, tuple[type, ...]]] = {
     "provider": (str,),
     "unmapped": (bool,),
 }
-"""What each field may be in JSON: a bool is no number there."""
+"""What each field may be; a bool is no number."""
+
+
+def member_of(kinds: type[M], field: str, value: Any) -> M:
+    """Return the member of ``kinds`` that ``value`` is or names; raise ValueError that names ``field``."""
+    try:
+        return kinds(value)
+    except ValueError:
+        msg = f"{field} must be one of {', '.join(kinds)}, got {shown(value)}. Use a member of {kinds.__name__}."
+        raise ValueError(msg) from None
 
 
 def _check_type(name: str, value: object) -> None:
-    if name not in _TYPES:
-        msg = f"A failure has no field {name!r}. Pass what Failure.to_dict() returned."
+    types = _TYPES[name]
+    if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+        msg = f"{name} of a failure cannot be a {type(value).__name__}. Give {_names(types)}."
         raise ValueError(msg)
-    if type(value) not in _TYPES[name]:
-        msg = f"{name} of a failure cannot be a {type(value).__name__}. Pass what Failure.to_dict() returned."
-        raise ValueError(msg)
+
+
+def _names(types: Iterable[type]) -> str:
+    return " or ".join("None" if one is type(None) else one.__name__ for one in types)
 
 
 def _usable_hint(hint_s: float) -> float | None:

@@ -28,6 +28,11 @@ def mask_numbers_in(text: str) -> str:
     return _NUMBER.sub(_mask_match, text)
 
 
+def shown(value: object) -> str:
+    """Return what was got, for an error: without a number and not too long, of all but plain values the type."""
+    return mask_numbers_in(repr(value))[:80] if isinstance(value, (str, int, float)) else type(value).__name__
+
+
 def _mask_match(match: re.Match[str]) -> str:
     digits = "".join(character for character in match[0].removeprefix("%2") if character.isdigit())
     return mask_number(digits) if len(digits) >= _FEWEST_DIGITS else match[0]

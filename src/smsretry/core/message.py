@@ -8,7 +8,7 @@ from dataclasses import KW_ONLY, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final, Self
 
-from smsretry.core.mask import mask_number, mask_numbers_in, mask_text
+from smsretry.core.mask import mask_number, mask_text, shown
 from smsretry.errors import InvalidMessage
 
 MESSAGE_VERSION: Final = 1
@@ -105,28 +105,21 @@ def _checked_fields(data: object) -> dict[str, Any]:
     version = known.pop("v", None)
     if type(version) is not int or version != MESSAGE_VERSION:
         raise InvalidMessage(
-            f"This message has version {_shown(version)} and this smsretry reads version {MESSAGE_VERSION}. "
+            f"This message has version {shown(version)} and this smsretry reads version {MESSAGE_VERSION}. "
             "Pass message.to_dict(), and upgrade the process that reads it first."
         )
     if unknown := known.keys() - _FIELDS:
-        shown = min(map(_shown, unknown))
-        raise InvalidMessage(f"A message has no field {shown}. Pass what Message.to_dict() returned.")
+        first = min(map(shown, unknown))
+        raise InvalidMessage(f"A message has no field {first}. Pass what Message.to_dict() returned.")
     if missing := {"to", "body"} - known.keys():
         raise InvalidMessage(f"A message needs the field {min(missing)!r}. Pass what Message.to_dict() returned.")
     return known
 
 
-def _shown(value: object) -> str:
-    """Return what was got, without a number and not too long."""
-    return mask_numbers_in(repr(value))[:80] if isinstance(value, (str, int, float)) else type(value).__name__
-
-
 def _check_to(to: object) -> None:
     if not isinstance(to, str) or not _E164.fullmatch(to):
-        shown = mask_number(to) if isinstance(to, str) else type(to).__name__
-        raise InvalidMessage(
-            f"to must be a number in E.164 such as +15005550006, got {shown!r}. Add + and the country."
-        )
+        got = mask_number(to) if isinstance(to, str) else type(to).__name__
+        raise InvalidMessage(f"to must be a number in E.164 such as +15005550006, got {got!r}. Add + and the country.")
 
 
 def _check_body(body: object, media_urls: object) -> None:
@@ -149,16 +142,16 @@ def _check_name(name: str, value: object) -> None:
     if value is None:
         return
     if not isinstance(value, str) or not 1 <= len(value) <= LONGEST_ID or not value.isprintable():
-        shown = f"{len(value)} characters" if isinstance(value, str) else type(value).__name__
-        raise InvalidMessage(f"{name} must be 1 to {LONGEST_ID} printable characters, got {shown}. Shorten it.")
+        got = f"{len(value)} characters" if isinstance(value, str) else type(value).__name__
+        raise InvalidMessage(f"{name} must be 1 to {LONGEST_ID} printable characters, got {got}. Shorten it.")
 
 
 def _check_sender_id(sender_id: object) -> None:
     if sender_id is not None and not (isinstance(sender_id, str) and _SENDER_ID.fullmatch(sender_id)):
-        shown = mask_number(sender_id) if isinstance(sender_id, str) else type(sender_id).__name__
+        got = mask_number(sender_id) if isinstance(sender_id, str) else type(sender_id).__name__
         raise InvalidMessage(
             "sender_id must be an E.164 number, a short code, an alphanumeric ID of up to 11 characters or a messaging "
-            f"service SID (MG and 32 hex digits), got {shown!r}. Correct it, or leave it out for the sender's default."
+            f"service SID (MG and 32 hex digits), got {got!r}. Correct it, or leave it out for the sender's default."
         )
 
 
@@ -175,9 +168,9 @@ def _checked_deadline(deadline: object) -> datetime | None:
     if deadline is None:
         return None
     if not isinstance(deadline, datetime) or deadline.utcoffset() is None:
-        shown = deadline.isoformat() if isinstance(deadline, datetime) else type(deadline).__name__
+        got = deadline.isoformat() if isinstance(deadline, datetime) else type(deadline).__name__
         raise InvalidMessage(
-            f"send_before must be an aware datetime, got {shown}. Use datetime.now(UTC) + timedelta(...)."
+            f"send_before must be an aware datetime, got {got}. Use datetime.now(UTC) + timedelta(...)."
         )
     try:
         return deadline.astimezone(UTC)
@@ -189,8 +182,8 @@ def _parsed_time(text: object) -> datetime:
     try:
         return datetime.fromisoformat(text)  # type: ignore[arg-type]  # a wrong type is the error below
     except (TypeError, ValueError) as error:
-        shown = _shown(text)
-        raise InvalidMessage(f"send_before must be an ISO 8601 time, got {shown}. Pass message.to_dict().") from error
+        got = shown(text)
+        raise InvalidMessage(f"send_before must be an ISO 8601 time, got {got}. Pass message.to_dict().") from error
 
 
 def _checked_metadata(metadata: object) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from enum import StrEnum, unique
 from itertools import pairwise
 from typing import Any, Final, Self, assert_never
 
-from smsretry.core.failure import LONGEST_DELAY_S, RETRYABLE_KINDS, Failure, FailureKind
+from smsretry.core.failure import LONGEST_DELAY_S, RETRYABLE_KINDS, Failure, FailureKind, member_of
+from smsretry.core.mask import shown
 from smsretry.core.outcome import (
     AttemptState,
     DeferReason,
@@ -67,7 +68,7 @@ class KindLimit:
     max_delay_s: float
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "kind", FailureKind(self.kind))
+        object.__setattr__(self, "kind", member_of(FailureKind, "kind", self.kind))
         _check_whole("max_retries", self.max_retries, hint="Use 0 to send once.")
         for name in ("first_delay_s", "max_delay_s"):
             object.__setattr__(self, name, _checked_duration(name, getattr(self, name)))
@@ -110,11 +111,12 @@ class RetryPolicy:
         for name in _DURATIONS:
             object.__setattr__(self, name, _checked_duration(name, getattr(self, name)))
         if not _is_number(self.multiplier) or not 1.0 <= self.multiplier <= LONGEST_DELAY_S:
-            msg = f"multiplier must be 1 or more and finite, got {self.multiplier!r}. Use 1 for equal delays."
+            most = f"{LONGEST_DELAY_S:.0f}"
+            msg = f"multiplier must be from 1 to {most}, got {self.multiplier!r}. Use 1 for equal delays."
             raise ValueError(msg)
         object.__setattr__(self, "multiplier", float(self.multiplier))
-        object.__setattr__(self, "jitter", Jitter(self.jitter))
-        object.__setattr__(self, "on_unknown", OnUnknown(self.on_unknown))
+        object.__setattr__(self, "jitter", member_of(Jitter, "jitter", self.jitter))
+        object.__setattr__(self, "on_unknown", member_of(OnUnknown, "on_unknown", self.on_unknown))
         object.__setattr__(self, "kind_limits", _checked_limits(self.kind_limits))
 
     def should_retry(self, failure: Failure, retries: int) -> bool:
@@ -217,7 +219,7 @@ class RetryPolicy:
         None stands for any failure that may be retried and has no limit of its own. A kind that is never retried gives
         ``()``. Time spent on look-ups after lost answers comes on top.
         """
-        if kind is not None and kind not in RETRYABLE_KINDS:
+        if kind is not None and (kind := member_of(FailureKind, "kind", kind)) not in RETRYABLE_KINDS:
             return ()
         limit = self._limit(kind)
         return tuple(
@@ -237,14 +239,15 @@ class RetryPolicy:
 
         All kinds share one count of retries: the limit says up to which count a failure of this kind is retried.
         """
+        kind = member_of(FailureKind, "kind", kind)
         present = self._limit(kind)
         limit = KindLimit(
-            FailureKind(kind),
+            kind,
             present.max_retries if max_retries is None else max_retries,
             present.first_delay_s if first_delay_s is None else first_delay_s,
             present.max_delay_s if max_delay_s is None else max_delay_s,
         )
-        others = tuple(one for one in self.kind_limits if one.kind is not limit.kind)
+        others = tuple(one for one in self.kind_limits if one.kind is not kind)
         return replace(self, kind_limits=(*others, limit))
 
     def to_dict(self) -> dict[str, Any]:
@@ -349,7 +352,11 @@ def _checked_duration(name: str, value: float) -> float:
 
 def _checked_limits(limits: Iterable[KindLimit]) -> tuple[KindLimit, ...]:
     """Return them in one order, so that equal policies are equal."""
-    ordered = tuple(sorted(limits, key=lambda limit: limit.kind.value))
+    given = tuple(limits) if isinstance(limits, Iterable) else (limits,)
+    if not all(isinstance(one, KindLimit) for one in given):
+        msg = f"kind_limits must hold KindLimits, got {shown(limits)}. Use for_kind()."
+        raise ValueError(msg)
+    ordered = tuple(sorted(given, key=lambda limit: limit.kind.value))
     for one, next_one in pairwise(ordered):
         if one.kind is next_one.kind:
             msg = f"kind_limits must name each kind once, got {one.kind.value} twice. Use for_kind()."

@@ -83,11 +83,12 @@ class TwilioCode:
     def failure_on_create(self, http_status: int | None = None) -> Failure:
         """Return what the code means as the answer, with ``http_status``, to a create.
 
-        Every 5xx may have been taken, whatever its code; a 429 never was.
+        Every 5xx may have been taken, whatever its code; a 429 never was, so it is no lost answer.
         """
         doubtful = self.on_create in (Decision.LOOK_UP, Decision.WARNING)
+        refused = http_status == 429 and self.kind is FailureKind.LOST_ANSWER
         return Failure.of(
-            self.kind,
+            FailureKind.RATE_LIMITED if refused else self.kind,
             scope=self.scope,
             retryable=self.is_retried_on_create,
             maybe_sent=http_status != 429 and (doubtful or is_server_error(http_status)),
