@@ -6,8 +6,11 @@ importing SQLAlchemy takes longer than all of them.
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
+import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
@@ -21,6 +24,7 @@ from smsretry.store import SQLStore
 WORKERS = 8
 OWN_MESSAGES = 20
 COMMON_MESSAGES = 20
+FORKS = 20
 
 
 def eight_workers(url: str, prefix: str) -> None:
@@ -54,6 +58,32 @@ def fork_after_use_of_an_engine(url: str, prefix: str) -> None:
     engine = sa.create_engine(url)
     outlive(SQLStore(engine, table_prefix=prefix))
     engine.dispose()
+
+
+def fork_beside_writers(url: str, prefix: str) -> None:
+    """Fork again and again while other threads write; every child and every thread writes on."""
+    store = SQLStore(url, table_prefix=prefix, busy_timeout_s=10.0)
+    ended = threading.Event()
+    threads = [threading.Thread(target=tell_until, args=(ended, store, name)) for name in ("one", "other")]
+    for thread in threads:
+        thread.start()
+    for number in range(FORKS):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 dislikes a fork beside threads
+            child = in_child(partial(tell, store, [accepted(f"child-{number}")]))
+        wait_for(child)
+    ended.set()
+    for thread in threads:
+        thread.join()
+    tell(store, [accepted("after")])
+    store.close()
+
+
+def tell_until(ended: threading.Event, store: SQLStore, name: str) -> None:
+    for number in itertools.count():
+        if ended.is_set():
+            return
+        store.record(retry(f"{name}-{number}"))
 
 
 def outlive(store: SQLStore) -> None:
@@ -118,6 +148,7 @@ SCENARIOS = {
     "eight": eight_workers,
     "url": fork_after_use,
     "engine": fork_after_use_of_an_engine,
+    "beside": fork_beside_writers,
     "memory": fork_in_memory,
 }
 

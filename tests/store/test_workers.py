@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from tests.store.processes import COMMON_MESSAGES, OWN_MESSAGES, WORKERS
+from tests.store.processes import COMMON_MESSAGES, FORKS, OWN_MESSAGES, WORKERS
 from tests.store.told import accepted, retry
 
 from smsretry.store import CampaignSummary, SQLStore
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 def sqlite_told(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Return the URL of a file that the scenarios of processes.py have told."""
     url = f"sqlite:///{tmp_path_factory.mktemp('told')}/sms.db"
-    play("", f"eight={url}", f"url={url}", "memory=sqlite://")
+    play("", f"eight={url}", f"url={url}", f"beside={url}", "memory=sqlite://")
     return url
 
 
@@ -66,6 +66,12 @@ def test_eight_processes_on_an_empty_postgresql_count_exactly(postgres_told: str
 
 def test_a_forked_process_goes_on_in_the_same_file_when_its_parent_has_closed_it(sqlite_told: str) -> None:
     assert summary_in(sqlite_told, "url_").sent == 43
+
+
+def test_a_process_that_forks_while_its_threads_write_leaves_every_child_a_file_that_it_can_write(
+    sqlite_told: str,
+) -> None:
+    assert summary_in(sqlite_told, "beside_").sent == FORKS + 1
 
 
 @pytest.mark.integration

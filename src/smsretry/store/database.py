@@ -23,6 +23,7 @@ from sqlalchemy import event, exc
 from sqlalchemy.dialects import postgresql, sqlite
 
 from smsretry.errors import ConfigurationError
+from smsretry.store.forks import ForkGate
 from smsretry.store.schema import SCHEMA_VERSION, Schema
 
 T = TypeVar("T")
@@ -70,8 +71,9 @@ class Database:
         _check_sync(engine)
         self.insert: _Insert = sqlite.insert if self.kind == "sqlite" else postgresql.insert
         self._by_pid = {os.getpid(): _Opened(engine)}
+        self._gate = ForkGate()
         if self._is_file:
-            _before_fork(self)
+            _mind_forks(self)
 
     @property
     def name(self) -> str:
@@ -95,7 +97,7 @@ class Database:
     @contextlib.contextmanager
     def reading(self) -> Iterator[sa.Connection]:
         """Lend a connection on which everything that is read belongs together."""
-        with self._ready_engine().connect() as connection:
+        with self._gate.transaction(), self._ready_engine().connect() as connection:
             if self.kind == "postgresql":
                 connection.execution_options(isolation_level="REPEATABLE READ")
             with connection.begin():
@@ -105,7 +107,8 @@ class Database:
 
     def prepare(self) -> None:
         """Make the tables where they are missing; raise `ConfigurationError` where they are of another version."""
-        self._ready_engine()
+        with self._gate.transaction():
+            self._ready_engine()
 
     def close(self) -> None:
         """Close the connections of this process; an engine of the application stays as it is."""
@@ -114,6 +117,19 @@ class Database:
             opened.engine.dispose()
             opened.ready = False  # what was in memory is gone, and a file may be another one by then
 
+    def before_fork(self) -> None:
+        """Let no connection to a SQLite file be open while this process forks: `ForkGate` says why."""
+        self._gate.close(self._busy_timeout_s)
+        self.close()
+
+    def after_fork_in_parent(self) -> None:
+        """Let transactions begin again."""
+        self._gate.open()
+
+    def after_fork_in_child(self) -> None:
+        """Begin with a gate that nobody holds."""
+        self._gate.renew()
+
     @property
     def _is_file(self) -> bool:
         """Say whether it is a SQLite file that we open ourselves."""
@@ -121,7 +137,7 @@ class Database:
 
     def _write_once(self, work: Callable[[sa.Connection], T]) -> T:
         try:
-            with self._ready_engine().begin() as connection:
+            with self._gate.transaction(), self._ready_engine().begin() as connection:
                 if self.kind == "sqlite":
                     begin_immediate(connection)
                 return work(connection)
@@ -233,20 +249,22 @@ def _has_begun(connection: sa.Connection) -> bool:
     return bool(getattr(connection.connection.dbapi_connection, "in_transaction", False))
 
 
-def _before_fork(database: Database) -> None:
-    """Let no idle connection to a SQLite file be open while this process forks.
-
-    A child inherits SQLite's notes of the locks that are held, but not the locks: it would go on writing to a log that
-    its parent has deleted meanwhile.
-    """
+def _mind_forks(database: Database) -> None:
     known = weakref.ref(database)
 
-    def close() -> None:
-        if (alive := known()) is not None:
-            alive.close()
+    def hook(act: Callable[[Database], None]) -> Callable[[], None]:
+        def run() -> None:
+            if (alive := known()) is not None:
+                act(alive)
+
+        return run
 
     if hasattr(os, "register_at_fork"):  # Windows does not fork
-        os.register_at_fork(before=close)
+        os.register_at_fork(
+            before=hook(Database.before_fork),
+            after_in_parent=hook(Database.after_fork_in_parent),
+            after_in_child=hook(Database.after_fork_in_child),
+        )
 
 
 def use_wal(engine: sa.Engine, *, patience_s: float) -> None:
