@@ -58,7 +58,8 @@ class Dispatcher:
 
     ``journal`` (an `smsretry.store.SQLStore`, or `smsretry.journal.MemoryJournal` in one process) remembers what was
     begun, so that killed workers and repeated deliveries neither lose nor double a text. A claim in it holds for
-    ``lease_s`` seconds, and must outlast a send.
+    ``lease_s`` seconds, and must outlast a send; ``elapsed`` measures that, in seconds on a clock that never jumps and
+    counts the time that the machine sleeps (the default is such a one).
 
     Constructing it opens nothing, and it holds no state of its own: one may stand at module level and serve every
     thread and forked process. Raises `smsretry.ConfigurationError` where a sink cannot record.
@@ -75,6 +76,7 @@ class Dispatcher:
         draw: Callable[[], float] = random.random,
         journal: Journal | None = None,
         lease_s: float = LEASE_S,
+        elapsed: Callable[[], float] | None = None,
     ) -> None:
         self.policy = policy
         self.clock = clock
@@ -87,7 +89,7 @@ class Dispatcher:
         self._draw = draw
         self.journal = journal
         self.lease_s = lease_s
-        self._journaled = None if journal is None else self._under(journal, lease_s)
+        self._journaled = None if journal is None else self._under(journal, lease_s, elapsed)
 
     @property
     def timeout_s(self) -> float | None:
@@ -141,11 +143,17 @@ class Dispatcher:
         own: object = self.journal
         self._tell(event, (sink for sink in self._sinks if sink is not own))
 
-    def _under(self, journal: Journal, lease_s: float) -> Journaled:
-        from smsretry.journaled import Journaled  # nobody pays for it without a journal
+    def _under(self, journal: Journal, lease_s: float, elapsed: Callable[[], float] | None) -> Journaled:
+        from smsretry.journaled import Journaled, since_boot  # nobody pays for it without a journal
 
         return Journaled(
-            judge=self, sender=self._sender, journal=journal, clock=self.clock, new_id=new_id, lease_s=lease_s
+            judge=self,
+            sender=self._sender,
+            journal=journal,
+            clock=self.clock,
+            new_id=new_id,
+            lease_s=lease_s,
+            elapsed=elapsed or since_boot,
         )
 
     def _next(self, message: Message, state: AttemptState, now: datetime) -> Outcome:

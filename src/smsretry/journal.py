@@ -2,25 +2,43 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from typing import Final
 
 from smsretry.core import claims
-from smsretry.core.claims import PROBE_EVERY_S, Asked, Begun, Busy, Claim, Ended, Entry, Granted, OnHold
+from smsretry.core.claims import PROBE_EVERY_S, Asked, Begun, Busy, Claim, Ended, Entry, Granted, OnHold, Others
 from smsretry.core.events import Event
 from smsretry.core.failure import Failure
 from smsretry.core.message import Message
-from smsretry.core.outcome import Accepted, AttemptState, Outcome
+from smsretry.core.outcome import Accepted, AttemptState, GaveUp, GiveUpReason, Outcome
 from smsretry.errors import InvalidMessage
 from smsretry.ports import Clock
+
+_LISTED_BEFORE: Final = timedelta(hours=1)
+"""How long before a doubt began a message may have ended as unknown whose text its listing still shows."""
+
+_log: Final = logging.getLogger("smsretry")
 
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
     message: Message
     entry: Entry = field(default_factory=Entry)
+    provider_ids: frozenset[str] = frozenset()
+    finished_at: datetime | None = None
+
+    @property
+    def is_unknown(self) -> bool:
+        end = self.entry.end
+        return isinstance(end, GaveUp) and end.reason is GiveUpReason.OUTCOME_UNKNOWN
+
+    def is_like(self, message: Message) -> bool:
+        """Say whether it is another message with the same recipient and text."""
+        return self.message.id != message.id and _text_of(self.message) == _text_of(message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +77,15 @@ class MemoryJournal:
             now = self._clock()
             kept = self._kept.setdefault(str(message.id), _Kept(message))
             _check_same(kept.message, message, rerun=rerun)
-            if not kept.entry.is_open and (busy := self._like(kept.message, now)) is not None:
+            if kept.entry.may_wait and (busy := self._like(kept.message, now)) is not None:
                 return busy
             entry, answer = claims.begin(kept.entry, Asked(hint=hint, nonce=nonce, lease_s=lease_s), now)
             if not isinstance(answer, Granted):
                 return answer
-            probes, held = self._probe(account, now)
-            waited = now - (entry.state.deferred_since or now) >= timedelta(seconds=most_deferred_s)
-            if held is not None and not waited:
+            probes, held = (False, None) if entry.state.provider_id else self._probe(account, now)
+            if held is not None and not claims.has_waited(entry, kept.message, now, most_deferred_s):
+                waits = claims.put_on_hold(kept.entry, until=held.next_probe, now=now)
+                self._kept[str(message.id)] = replace(kept, entry=waits)
                 return OnHold((held.next_probe - now).total_seconds(), held.failure)
             self._kept[str(message.id)] = replace(kept, entry=entry)
             return Claim(
@@ -93,12 +112,12 @@ class MemoryJournal:
         """Write what followed; None where the claim was held, else what holds in its place."""
         del event  # it goes to the sinks
         with self._lock:
-            kept = self._kept[str(claim.message.id)]
-            entry = claims.finish(kept.entry, claim.epoch, outcome)
-            if entry is None:
-                return claims.instead(kept.entry, self._clock())
-            self._kept[str(claim.message.id)] = replace(kept, entry=entry)
-            return None
+            now = self._clock()
+            kept = self._noted(self._kept[str(claim.message.id)], outcome)
+            entry = claims.finish(kept.entry, claim, outcome)
+            finished_at = kept.finished_at if entry is None else now
+            self._kept[str(claim.message.id)] = replace(kept, entry=entry or kept.entry, finished_at=finished_at)
+            return claims.instead(kept.entry, now) if entry is None else None
 
     def release(self, claim: Claim, /) -> None:
         """Give a claim back under which nothing was sent."""
@@ -106,11 +125,13 @@ class MemoryJournal:
             kept = self._kept[str(claim.message.id)]
             self._kept[str(claim.message.id)] = replace(kept, entry=claims.release(kept.entry, claim.epoch))
 
-    def others(self, claim: Claim, /, *, since: datetime) -> tuple[str, ...]:
-        """Return the provider's ids of other messages to the same recipient, whenever they were noted."""
-        del since
+    def others(self, claim: Claim, /, *, since: datetime) -> Others:
+        """Return what is known of other messages to the recipient of ``claim``."""
         with self._lock:
-            return tuple(self._taken_by_others(claim.message))
+            return Others(
+                provider_ids=frozenset(self._taken_by_others(claim.message)),
+                unsure=self._is_unsure(claim.message, since - _LISTED_BEFORE),
+            )
 
     def hold(self, account: str, failure: Failure, /) -> None:
         """Note that the provider refuses ``account``."""
@@ -138,8 +159,7 @@ class MemoryJournal:
     def _like(self, message: Message, now: datetime) -> Busy | None:
         """Say how long to wait for another open message with the same recipient and text."""
         for other in self._kept.values():
-            same = other.message.to == message.to and other.message.body == message.body
-            if same and other.message.id != message.id and other.entry.is_open:
+            if other.is_like(message) and other.entry.is_open:
                 return claims.busy(other.entry, now)
         return None
 
@@ -153,19 +173,38 @@ class MemoryJournal:
         self._held[account] = replace(held, next_probe=now + timedelta(seconds=PROBE_EVERY_S))
         return True, None
 
+    def _noted(self, kept: _Kept, outcome: Outcome) -> _Kept:
+        """Note the provider's id of a text that it took, the second of a message too."""
+        if not isinstance(outcome, Accepted):
+            return kept
+        known = kept.provider_ids | {outcome.receipt.provider_id}
+        if len(known) > max(1, len(kept.provider_ids)):
+            _log.error("%s was taken by the provider more than once: %s", kept.message.id, ", ".join(sorted(known)))
+        return replace(kept, provider_ids=known)
+
     def _taken_by_others(self, message: Message) -> Iterator[str]:
         for other in self._kept.values():
-            end = other.entry.end
-            if other.message.to == message.to and other.message.id != message.id and isinstance(end, Accepted):
-                yield end.receipt.provider_id
+            if other.message.to == message.to and other.message.id != message.id:
+                yield from other.provider_ids
+
+    def _is_unsure(self, message: Message, since: datetime) -> bool:
+        """Say whether a message with the same recipient and text ended as unknown after ``since``."""
+        return any(
+            other.is_like(message) and other.is_unknown and (other.finished_at or since) >= since
+            for other in self._kept.values()
+        )
 
 
 def _check_same(first: Message, message: Message, *, rerun: bool) -> None:
     other = "recipient" if first.to != message.to else "text"
-    if first.to != message.to or (first.body != message.body and not rerun):
+    if first.to != message.to or (_text_of(first) != _text_of(message) and not rerun):
         raise InvalidMessage(
             f"The id {message.id} belongs to a message with another {other}. Use an id of its own for each message."
         )
+
+
+def _text_of(message: Message) -> tuple[object, ...]:
+    return message.to, message.body, message.media_urls
 
 
 def _utc_now() -> datetime:

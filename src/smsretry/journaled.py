@@ -7,20 +7,21 @@ journal and goes back there, and the sender is asked only while the claim is our
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol, assert_never
 
-from smsretry.core.claims import PROBE_EVERY_S, Begun, Busy, Claim, Ended, NotDue, OnHold
+from smsretry.core.claims import PROBE_EVERY_S, Begun, Busy, Claim, Ended, NotDue, OnHold, with_nonce
 from smsretry.core.events import Event
 from smsretry.core.failure import Failure, FailureKind
-from smsretry.core.lookup import LookUp, NotSeen
+from smsretry.core.lookup import CannotTell, Found, LookUp, NotSeen
 from smsretry.core.message import Message, Receipt
 from smsretry.core.outcome import Accepted, AttemptState, DeferReason, Deferred, GaveUp, GiveUpReason, Outcome
 from smsretry.core.policy import RetryPolicy
-from smsretry.errors import InvalidMessage, ProviderError
+from smsretry.errors import ConfigurationError, InvalidMessage, ProviderError
 from smsretry.ports import LAST_CHECK, CanLookUp, Clock, Journal, SMSSender
 
 MARGIN_S: Final = 5.0
@@ -28,6 +29,8 @@ MARGIN_S: Final = 5.0
 where that is less."""
 LONGEST_SEND_S: Final = 30.0
 """How long a send is taken to last where the sender has no ``timeout_s``."""
+SLOWEST_BEGIN_S: Final = 30.0
+"""A claim that took longer is given back: its time tells too little about the present one."""
 _SLOWEST: Final = 5
 """A message that is put off again and again comes back after ``2**5`` times the first wait at the latest."""
 _REFUSED_ACCOUNTS: Final = frozenset({FailureKind.AUTH, FailureKind.ACCOUNT})
@@ -79,6 +82,19 @@ class Journaled:
     lease_s: float
     elapsed: Callable[[], float] = since_boot
 
+    def __post_init__(self) -> None:
+        least_s = _longest_send_s(self.sender) + MARGIN_S
+        if not self.needed_s < self.lease_s < math.inf:
+            raise ConfigurationError(
+                f"lease_s must outlast a send with a margin ({least_s:g} seconds: the sender's timeout_s and more), "
+                f"got {self.lease_s!r}. Use {2 * least_s:g} or more."
+            )
+
+    @property
+    def needed_s(self) -> float:
+        """Return what must be left of a lease, in seconds, when a send begins."""
+        return _longest_send_s(self.sender) + min(MARGIN_S, self.lease_s / 4)
+
     def attempt(self, message: Message, hint: AttemptState, *, rerun: bool) -> Outcome:
         """Make the next attempt of ``message`` as the journal knows it; ``hint`` is what came with it."""
         if message.id is None:
@@ -93,8 +109,10 @@ class Journaled:
             raise
         except Exception as error:  # noqa: BLE001  # whatever a database raises: nothing was sent
             _log.warning("The journal could not begin %s (%s): it is put off.", message.id, type(error).__qualname__)
-            return self._put_off(replace(hint, claim=hint.claim or nonce), DeferReason.JOURNAL_AWAY)
-        return self._answered(begun, hint, asked_at)
+            return self._put_off(_lost_begin(hint, nonce), DeferReason.JOURNAL_AWAY)
+        if isinstance(begun, Claim):
+            return self._claimed(_Turn(begun, self, nonce, asked_at), hint)
+        return self._answered(begun, hint)
 
     def _begin(self, message: Message, hint: AttemptState, nonce: str, account: str, *, rerun: bool) -> Begun:
         return self.journal.begin(
@@ -107,10 +125,8 @@ class Journaled:
             rerun=rerun,
         )
 
-    def _answered(self, begun: Begun, hint: AttemptState, asked_at: float) -> Outcome:
+    def _answered(self, begun: Ended | Busy | NotDue | OnHold, hint: AttemptState) -> Outcome:
         match begun:
-            case Claim():
-                return self._claimed(_Turn(begun, self, asked_at), hint)
             case Ended(outcome):
                 return outcome
             case Busy(left_s):
@@ -123,44 +139,44 @@ class Journaled:
                 assert_never(unreachable)
 
     def _claimed(self, turn: _Turn, hint: AttemptState) -> Outcome:
+        if turn.is_slow:
+            return self._unsent(turn, hint)
         claim, began = turn.claim, turn.clock()
         outcome = self._held(turn, self._attempted(turn))
         if turn.lost_claim:
             return self._unsent(turn, hint)
-        state = hint if claim.epoch == 0 else claim.state
-        event = self.judge.event(outcome, claim.message, state, claim.dead_since or began, turn.clock())
+        event = self.judge.event(outcome, claim.message, claim.state, claim.dead_since or began, turn.clock())
         try:
             instead = self.journal.finish(claim, outcome, event)
         except Exception as error:  # noqa: BLE001  # whatever a database raises: the claim stays open, in doubt
             return self._unfinished(turn, outcome, error)
         if instead is not None:
-            return self._answered(instead, hint, turn.asked_at)
+            return self._answered(instead, hint)
         self.judge.tell(event)
         return outcome
 
     def _attempted(self, turn: _Turn) -> Outcome:
-        claim = turn.claim
-        if claim.refused is not None and claim.dead_since is None:
-            ending = GaveUp(claim.refused, GiveUpReason.EXPIRED, claim.state.retries)
-            return self.judge.policy.end(ending, claim.state, now=turn.clock())
+        claim, state = turn.claim, turn.claim.state
         judge = self.judge.on_behalf(turn.sender(), turn.clock)
-        if claim.dead_since is not None and claim.state.provider_id is None:
-            return judge.lost(claim.message, claim.state, claim.dead_since)
-        return judge.attempt(claim.message, claim.state)
+        if state.provider_id is None and claim.dead_since is not None:
+            return judge.lost(claim.message, state, claim.dead_since)
+        if state.provider_id is None and claim.refused is not None:
+            ending = GaveUp(claim.refused, GiveUpReason.EXPIRED, state.retries)
+            if state.doubt_since is None:
+                return ending
+            state = replace(state, ending=state.ending or ending)
+        return judge.attempt(claim.message, state)
 
     def _held(self, turn: _Turn, outcome: Outcome) -> Outcome:
-        """Put the account on hold where the provider refuses it, and serve it again where it is served."""
-        claim, account = turn.claim, _account_of(self.sender)
-        refused = _refused_account(outcome)
+        """Put the account on hold where the provider has just refused it, and serve it again where it is served."""
+        if not turn.sent:
+            return outcome
+        claim, account, refused = turn.claim, _account_of(self.sender), _refused_account(outcome)
         if refused is None:
-            if claim.probes and turn.sent and not turn.lost_claim:
+            if claim.probes:
                 self._note("reopen", account)
             return outcome
-        if claim.refused is not None:
-            return outcome
         self._note("hold", account, refused)
-        if isinstance(outcome, Deferred):
-            return outcome
         now = turn.clock()
         due = now + timedelta(seconds=PROBE_EVERY_S)
         return Deferred(PROBE_EVERY_S, DeferReason.ON_HOLD, claim.state.with_deferral(now, due))
@@ -172,11 +188,12 @@ class Journaled:
             _log.warning("The journal could not %s the account (%s).", verb, type(error).__qualname__)
 
     def _unsent(self, turn: _Turn, hint: AttemptState) -> Deferred:
-        """Give back a claim whose lease could not be renewed: nothing was sent under it."""
+        """Give back a claim under which nothing was sent."""
         try:
             self.journal.release(turn.claim)
-        except Exception as error:  # noqa: BLE001  # its lease ends by itself
+        except Exception as error:  # noqa: BLE001  # the next begin releases it
             _log.warning("The journal could not release %s (%s).", turn.claim.message.id, type(error).__qualname__)
+            hint = _lost_begin(hint, turn.nonce)
         return self._put_off(hint, DeferReason.BUSY)
 
     def _unfinished(self, turn: _Turn, outcome: Outcome, error: Exception) -> Deferred:
@@ -200,10 +217,14 @@ class Journaled:
 
 @dataclass(slots=True)
 class _Turn:
-    """Hold one claim, its clock, and how long its lease holds, on a clock of this machine."""
+    """Hold one claim, what time it is, and how long its lease holds, on a clock of this machine.
+
+    The journal said what time it was at some moment between question and answer.
+    """
 
     claim: Claim
     of: Journaled
+    nonce: str
     asked_at: float
     answered_at: float = field(init=False)
     ends_at: float = field(init=False)
@@ -216,8 +237,16 @@ class _Turn:
         self.ends_at = self.asked_at + self.of.lease_s
         self.may_send = self.claim.may_send
 
+    @property
+    def is_slow(self) -> bool:
+        return self.answered_at - self.asked_at > SLOWEST_BEGIN_S
+
     def clock(self) -> datetime:
-        """Return the present moment by the journal's clock."""
+        """Return the latest that it may be by the journal's clock: a doubt never settles too early by it."""
+        return self.claim.now + timedelta(seconds=self.of.elapsed() - self.asked_at)
+
+    def surely(self) -> datetime:
+        """Return the earliest that it may be by the journal's clock: a listing never seems too fresh by it."""
         return self.claim.now + timedelta(seconds=self.of.elapsed() - self.answered_at)
 
     def left_s(self) -> float:
@@ -228,9 +257,12 @@ class _Turn:
         return (_Asking if callable(getattr(self.of.sender, "find", None)) else _Guarded)(self)
 
     def make_sure(self) -> None:
-        """Make sure that the claim is ours and lasts longer than a send; raise where it is not."""
-        if not self.may_send or self.left_s() < _longest_send_s(self.of.sender) + min(MARGIN_S, self.of.lease_s / 4):
+        """Make sure that the claim is ours and lasts longer than a send, and that it is not too late; raise if not."""
+        if not (self.may_send and self._is_long_enough()):
             self._renew()
+        send_before = self.claim.message.send_before
+        if send_before is not None and self.clock() > send_before:
+            raise ProviderError(Failure.of(FailureKind.EXPIRED, detail="send_before has passed"))
 
     def make_sure_again(self) -> None:
         """Do so once more on the way, where connecting and the like have used up the margin."""
@@ -244,10 +276,13 @@ class _Turn:
         except Exception as error:
             self.lost_claim = True
             raise _not_ours(f"the journal could not renew the claim ({type(error).__qualname__})") from error
-        if not renewed or self.of.elapsed() - asked_at > self.of.lease_s / 2:
+        self.may_send, self.ends_at = renewed, asked_at + self.of.lease_s
+        if not (renewed and self._is_long_enough()):
             self.lost_claim = True
             raise _not_ours("the claim was lost before the send")
-        self.may_send, self.ends_at = True, asked_at + self.of.lease_s
+
+    def _is_long_enough(self) -> bool:
+        return self.left_s() >= self.of.needed_s
 
 
 class _Guarded:
@@ -274,11 +309,19 @@ class _Asking(_Guarded):
         sender: Any = turn.of.sender
         asks: CanLookUp = sender
         others = turn.of.journal.others(turn.claim, since=since)  # where it raises, the look-up settles nothing
-        answer = asks.find(message, since=since, exclude=(*exclude, *others))
-        if not isinstance(answer, NotSeen):
-            return answer
-        age = max(timedelta(), turn.of.clock() - answer.as_of)
-        return NotSeen(turn.clock() - age)
+        answer = asks.find(message, since=since, exclude=(*exclude, *others.provider_ids))
+        match answer:
+            case Found() if others.unsure:
+                return CannotTell("a message with this text ended as unknown, and what is listed may be that one")
+            case NotSeen(as_of):
+                age = max(timedelta(), turn.of.clock() - as_of)
+                return NotSeen(turn.surely() - age)
+            case _:
+                return answer
+
+
+def _lost_begin(hint: AttemptState, nonce: str) -> AttemptState:
+    return replace(hint, claim=with_nonce(hint.claim, nonce))
 
 
 def _refused_account(outcome: Outcome) -> Failure | None:

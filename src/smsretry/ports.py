@@ -7,7 +7,7 @@ from contextvars import ContextVar
 from datetime import datetime
 from typing import Final, Protocol, runtime_checkable
 
-from smsretry.core.claims import Begun, Busy, Claim, Ended
+from smsretry.core.claims import Begun, Busy, Claim, Ended, Others
 from smsretry.core.events import Event
 from smsretry.core.failure import Failure
 from smsretry.core.lookup import CannotTell, Found, LookUp, NotSeen
@@ -112,10 +112,10 @@ class Journal(Protocol):
         """Give a claim back under which nothing was sent."""
         ...
 
-    def others(self, claim: Claim, /, *, since: datetime) -> Collection[str]:
-        """Return the provider's ids, noted since ``since``, of other messages to the recipient of ``claim``.
+    def others(self, claim: Claim, /, *, since: datetime) -> Others:
+        """Return what is known, since ``since``, of other messages to the recipient of ``claim``.
 
-        Those of earlier rounds of the same message count as other ones.
+        Provider's ids of earlier rounds of the same message count as those of other ones.
         """
         ...
 

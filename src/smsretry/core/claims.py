@@ -22,6 +22,8 @@ PROBE_EVERY_S: Final = 60.0
 """How often an attempt asks whether an account that the provider refused is served again."""
 _LEAST_WAIT_S: Final = 1.0
 """Whoever has to wait for another message looks again no sooner."""
+_LATEST_NONCES: Final = 3
+"""How many begins whose answer was lost are remembered beside the first of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +48,11 @@ class Entry:
         """Say whether another message with the same recipient and text must wait for this one."""
         at_work = self.claimed_until is not None or self.sending_since is not None
         return self.end is None and (at_work or self.state.doubt_since is not None)
+
+    @property
+    def may_wait(self) -> bool:
+        """Say whether it has to wait for another one: neither open itself nor ended."""
+        return self.end is None and not self.is_open
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +122,16 @@ Begun = Claim | Ended | Busy | NotDue | OnHold
 """The answers to ``begin``."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Others:
+    """Hold what a journal knows of other messages to a recipient, for a look-up."""
+
+    provider_ids: frozenset[str] = frozenset()
+    """What the provider called them: what is listed under one of these is another message."""
+    unsure: bool = False
+    """True where one with the same text ended as unknown about then: a text that is listed may be that one's."""
+
+
 @dataclass(frozen=True, slots=True)
 class Granted:
     """Say that the claim is made; ``dead_since`` as in `Claim`."""
@@ -124,22 +141,30 @@ class Granted:
 
 def begin(entry: Entry, asked: Asked, now: datetime) -> tuple[Entry, Granted | Ended | Busy | NotDue]:
     """Return what a begin at ``now`` leads to, and the entry after it."""
-    if entry.end is not None:
+    taken = _evidence(entry, asked.hint)
+    if entry.end is not None and taken is None:
         return entry, Ended(entry.end)
-    taken = asked.hint.provider_id
-    if (left_s := _left_s(entry, now)) > 0.0:
-        if entry.nonce == asked.nonce:  # the same begin, whose answer was lost within one call
-            return entry, Granted(None if entry.sending_epoch == entry.epoch else entry.sending_since)
-        if asked.hint.claim is not None and entry.nonce == asked.hint.claim:
-            entry = release(entry, entry.epoch)
-        elif taken is None:
-            return entry, Busy(left_s)
     state = entry.state if entry.epoch else _adopted(asked.hint, entry.state)
+    if entry.end is not None:  # and the provider took it all the same: that is written under no claim
+        return replace(entry, state=replace(state, provider_id=taken)), Granted(None)
+    if entry.nonce in _lost_nonces(asked):
+        entry = release(entry, entry.epoch)
     if taken is not None:
-        state = replace(state, provider_id=taken)
-    elif entry.sending_since is None and state.due is not None and _seconds(state.due - now) > EARLY_S:
+        return _claimed(replace(entry, state=replace(state, provider_id=taken)), asked, now)
+    if (left_s := _left_s(entry, now)) > 0.0:
+        return entry, Busy(left_s)
+    if entry.sending_since is None and state.due is not None and _seconds(state.due - now) > EARLY_S:
         return entry, NotDue(_seconds(state.due - now))
     return _claimed(replace(entry, state=state), asked, now)
+
+
+def with_nonce(known: str | None, nonce: str) -> str:
+    """Return what a message carries along when the answer to one more begin, under ``nonce``, was lost.
+
+    Of many, the first and the latest are kept: a journal goes away, and comes back, in the middle of a begin.
+    """
+    first, *more = [*_split(known), nonce]
+    return " ".join([first, *more[-_LATEST_NONCES:]])
 
 
 def renew(entry: Entry, epoch: int, *, now: datetime, lease_s: float) -> Entry | None:
@@ -162,14 +187,16 @@ def release(entry: Entry, epoch: int) -> Entry:
     )
 
 
-def finish(entry: Entry, epoch: int, outcome: Outcome) -> Entry | None:
+def finish(entry: Entry, claim: Claim, outcome: Outcome) -> Entry | None:
     """Return the entry after ``outcome``; None where the claim was lost and the outcome counts for nothing.
 
-    That the provider took the text counts whoever says it.
+    That the provider took the text counts whoever says it, within one round.
     """
+    if claim.state.round != entry.state.round:
+        return None
     if isinstance(outcome, Accepted):
         return replace(_closed(entry), end=entry.end if isinstance(entry.end, Accepted) else outcome)
-    if entry.epoch != epoch or entry.end is not None:
+    if entry.epoch != claim.epoch or entry.end not in (None, outcome):
         return None
     if entry.claimed_until is None:  # finished before, and the answer was lost
         return entry
@@ -189,6 +216,18 @@ def busy(entry: Entry, now: datetime) -> Busy:
     """Say how long to wait for an open message: until its lease ends, or it is looked at again."""
     until = entry.claimed_until or entry.state.due or now
     return Busy(max(_LEAST_WAIT_S, _seconds(until - now)))
+
+
+def has_waited(entry: Entry, message: Message, now: datetime, most_deferred_s: float) -> bool:
+    """Say whether a message has waited as long as it may for an account that is on hold."""
+    since = entry.state.deferred_since or now
+    is_late = message.send_before is not None and now > message.send_before
+    return is_late or now - since >= timedelta(seconds=most_deferred_s)
+
+
+def put_on_hold(entry: Entry, *, until: datetime, now: datetime) -> Entry:
+    """Return the entry of a message that waits for its account, so that nobody takes it for lost meanwhile."""
+    return replace(entry, state=replace(entry.state, due=until, deferred_since=entry.state.deferred_since or now))
 
 
 def _canceled(entry: Entry) -> GaveUp:
@@ -247,7 +286,32 @@ def _adopted(hint: AttemptState, planned: AttemptState) -> AttemptState:
     """Return the state of a message that was never begun here: what came with it, and when it was planned for."""
     if hint == AttemptState():
         return planned
-    return replace(hint, message_id=None, provider_id=None, claim=None, round=max(hint.round, planned.round))
+    return replace(
+        hint,
+        message_id=None,
+        provider_id=None,
+        claim=None,
+        round=max(hint.round, planned.round),
+        due=planned.due,  # that of the hint is by the clock of a worker, and whoever brings it has waited
+        deferred_since=planned.deferred_since or hint.deferred_since,
+    )
+
+
+def _evidence(entry: Entry, hint: AttemptState) -> str | None:
+    """Return the provider's id that came with a message, where it says something new about the present round."""
+    if entry.epoch and hint.round != entry.state.round:
+        return None
+    known = entry.end.receipt.provider_id if isinstance(entry.end, Accepted) else None
+    return None if hint.provider_id == known else hint.provider_id
+
+
+def _lost_nonces(asked: Asked) -> frozenset[str | None]:
+    """Return the names of begins whose answers were lost: nothing was sent under them."""
+    return frozenset({asked.nonce, *_split(asked.hint.claim)})
+
+
+def _split(nonces: str | None) -> list[str]:
+    return [] if nonces is None else nonces.split()
 
 
 def _seconds(wait: timedelta) -> float:

@@ -15,11 +15,11 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from smsretry.core import claims
-from smsretry.core.claims import PROBE_EVERY_S, Asked, Begun, Busy, Claim, Ended, Entry, Granted, OnHold
+from smsretry.core.claims import PROBE_EVERY_S, Asked, Begun, Busy, Claim, Ended, Entry, Granted, OnHold, Others
 from smsretry.core.events import Event
 from smsretry.core.failure import Failure
 from smsretry.core.message import Message
-from smsretry.core.outcome import GaveUp, Outcome
+from smsretry.core.outcome import Accepted, GaveUp, Outcome
 from smsretry.errors import InvalidMessage
 from smsretry.store.database import FINGERPRINT_KEY, Database
 from smsretry.store.kept import Fingerprints, columns_of, entry_of, may_be_mended, read_body, written_body
@@ -63,15 +63,17 @@ class Claims:
         first = self._first(row, message, prints, rerun=rerun)
         now = self._writer.now(connection)
         entry = entry_of(row)
-        if not entry.is_open and entry.end is None and (busy := self._like(connection, row, now)) is not None:
+        if entry.may_wait and (busy := self._like(connection, row, now)) is not None:
             return busy
         claimed, answer = claims.begin(entry, asked, now)
         if not isinstance(answer, Granted):
             return answer
-        held = self._held(connection, account)
-        if held is not None and not _has_waited(claimed, now, most_deferred_s, first):
-            if held.next_probe > now:
-                return self._put_on_hold(connection, row.id, entry, held, now)
+        held = None if claimed.state.provider_id else self._held(connection, account)
+        probes = held is not None and held.next_probe <= now
+        if held is not None and not probes and not claims.has_waited(claimed, first, now, most_deferred_s):
+            self._save(connection, row.id, claims.put_on_hold(entry, until=held.next_probe, now=now))
+            return OnHold((held.next_probe - now).total_seconds(), _failure(held))
+        if probes:
             self._set_probe(connection, account, now)
         self._save(connection, row.id, claimed, handed_over_at=None, hand_overs=0)
         return Claim(
@@ -80,8 +82,8 @@ class Claims:
             state=claimed.state,
             now=now,
             dead_since=answer.dead_since,
-            probes=held is not None and held.next_probe <= now,
-            refused=None if held is None or held.next_probe <= now else _failure(held),
+            probes=probes,
+            refused=None if held is None or probes else _failure(held),
         )
 
     def renew(self, connection: sa.Connection, claim: Claim, lease_s: float) -> bool:
@@ -102,8 +104,10 @@ class Claims:
             self._writer.note(connection, fact_of(event))
             return None
         before = entry_of(row)
-        after = claims.finish(before, claim.epoch, outcome)
+        after = claims.finish(before, claim, outcome)
         if after is None:
+            if isinstance(outcome, Accepted):  # in an earlier round: its id belongs to no other text
+                self._writer.note(connection, fact_of(event))
             return claims.instead(before, self._writer.now(connection))
         self._writer.note(connection, fact_of(event))
         erased = {"body": None} if after.end is not None and not may_be_mended(after.end) else {}
@@ -116,18 +120,25 @@ class Claims:
         if row is not None:
             self._save(connection, row.id, claims.release(entry_of(row), claim.epoch))
 
-    def others(self, connection: sa.Connection, claim: Claim, since: datetime) -> tuple[str, ...]:
-        """Return the provider's ids of other messages, and of other rounds, to the recipient of ``claim``."""
+    def others(self, connection: sa.Connection, claim: Claim, since: datetime) -> Others:
+        """Return what is known of other messages, and of other rounds, to the recipient of ``claim``."""
         message, attempt, key = self._messages.c, self._attempts.c, str(claim.message.id)
-        recipient = sa.select(message.recipient).where(message.id == key).scalar_subquery()
+        own = connection.execute(sa.select(message.recipient, message.fingerprint).where(message.id == key)).one()
         other = (attempt.message_id != key) | (attempt.round != claim.state.round)
-        query = (
+        noted = (
             sa.select(attempt.provider_id)
             .join_from(self._attempts, self._messages, message.id == attempt.message_id)
-            .where(message.recipient == recipient, attempt.provider_id.is_not(None), other)
+            .where(message.recipient == own.recipient, attempt.provider_id.is_not(None), other)
             .where(attempt.at >= since - _LISTED_BEFORE)
         )
-        return tuple(connection.scalars(query))
+        unknown = (
+            sa.select(message.id)
+            .where(message.recipient == own.recipient, message.fingerprint == own.fingerprint, message.id != key)
+            .where(message.state == MessageState.UNKNOWN.value, message.decided_at >= since - _LISTED_BEFORE)
+            .limit(1)
+        )
+        ids = frozenset(connection.scalars(noted))
+        return Others(provider_ids=ids, unsure=connection.scalar(unknown) is not None)
 
     def hold(self, connection: sa.Connection, account: str, failure: Failure) -> None:
         """Note that the provider refuses ``account``."""
@@ -261,14 +272,6 @@ class Claims:
         later = now + timedelta(seconds=PROBE_EVERY_S)
         connection.execute(sa.update(self._holds).where(self._holds.c.account == account).values(next_probe=later))
 
-    def _put_on_hold(
-        self, connection: sa.Connection, message_id: str, entry: Entry, held: Any, now: datetime
-    ) -> OnHold:
-        """Move the message to the next question, so that nobody takes it for lost meanwhile."""
-        since = entry.state.deferred_since or now
-        self.save(connection, message_id, due=held.next_probe, deferred_since=since)
-        return OnHold((held.next_probe - now).total_seconds(), _failure(held))
-
     def _move(self, connection: sa.Connection, row: Any, state: MessageState) -> None:
         moved = {STATE_COUNTERS[MessageState(row.state)]: -1, STATE_COUNTERS[state]: 1}
         self._writer.count(connection, row.campaign, row.id, moved)
@@ -283,12 +286,6 @@ class Claims:
         name, value = self._meta.c.name, self._meta.c.value
         found = connection.scalar(sa.select(value).where(name == FINGERPRINT_KEY))
         return bytes.fromhex(found or "")
-
-
-def _has_waited(entry: Entry, now: datetime, most_deferred_s: float, message: Message) -> bool:
-    since = entry.state.deferred_since or now
-    is_late = message.send_before is not None and now > message.send_before
-    return is_late or now - since >= timedelta(seconds=most_deferred_s)
 
 
 def _failure(held: Any) -> Failure:

@@ -12,7 +12,7 @@ from typing import Any, Final, Self, TextIO
 
 import sqlalchemy as sa
 
-from smsretry.core.claims import Asked, Begun, Busy, Claim, Ended
+from smsretry.core.claims import Asked, Begun, Busy, Claim, Ended, Others
 from smsretry.core.events import Event
 from smsretry.core.failure import Failure, FailureKind
 from smsretry.core.message import LONGEST_ID, Message
@@ -130,8 +130,8 @@ class SQLStore:
         """Give a claim back under which nothing was sent."""
         self._database.write(lambda connection: self._claims.release(connection, claim))
 
-    def others(self, claim: Claim, /, *, since: datetime) -> tuple[str, ...]:
-        """Return the provider's ids of other messages to the recipient of ``claim``."""
+    def others(self, claim: Claim, /, *, since: datetime) -> Others:
+        """Return what is known of other messages to the recipient of ``claim``."""
         with self._database.reading() as connection:
             return self._claims.others(connection, claim, since)
 
