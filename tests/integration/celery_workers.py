@@ -30,8 +30,10 @@ class Worker:
     """A running worker, and the application as its producers see it."""
 
     app: Celery
+    conf: dict[str, Any]
     folder: Path
     log_file: Path
+    pid: int
 
     def task(self, name: str) -> SMSTask:
         """Return a ready task of the worker; this process needs no sender for it."""
@@ -72,8 +74,8 @@ def running_worker(
 
     with servers.own_folder("celery") as guarded, producer(conf) as app:
         try:
-            with servers.guarded(lambda _: command, is_ready, guarded, signal.SIGQUIT):
-                yield Worker(app=app, folder=folder, log_file=log_file)
+            with servers.guarded(lambda _: command, is_ready, guarded, signal.SIGQUIT) as (_, pid):
+                yield Worker(app=app, conf=conf, folder=folder, log_file=log_file, pid=pid)
         except servers.ServerFailed as failed:
             raise servers.ServerFailed(log_file.read_text()) from failed
 
