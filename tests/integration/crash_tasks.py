@@ -22,8 +22,10 @@ from smsretry.core.claims import Begun, Busy, Claim, Ended
 from smsretry.core.events import Event
 from smsretry.core.outcome import Outcome
 from smsretry.senders.twilio import TwilioSender
-from smsretry.senders.twilio import http as http  # imported before the fork, or each child spends a second on it
+from smsretry.senders.twilio import http
 from smsretry.store import SQLStore
+
+__all__ = ["app", "http"]  # the client is imported before the fork, or each child spends a second on it
 
 settings = json.loads(os.environ["SMSRETRY_TEST_CELERY"])
 folder = Path(settings["folder"])

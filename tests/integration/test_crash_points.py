@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from tests.integration.celery_workers import Worker, on_files, running_worker
+from tests.integration.celery_workers import Worker, on_files, running_worker, together
 
 from smsretry import Message
+from smsretry.adapters.celery import SMSTask
 from smsretry.store import MessageState, SQLStore
 from smsretry.testing import TwilioSimulator
 from smsretry.testing.simulator import Delayed, Fault, RateLimited
@@ -38,9 +39,10 @@ POINTS: Final[dict[str, tuple[Fault, ...]]] = {
     "before_ack": (),
 }
 FALLS: Final = [f"{how}:{point}" for how in ("kill", "stop") for point in POINTS]
-HELD: Final = 4
-"""Texts that the doomed worker has sent, without an answer, when it is killed."""
 CHILDREN: Final = len(POINTS) + 5
+HELD: Final = 4
+"""Texts that the doomed worker has sent, without an answer, when it is killed; as many wait in it."""
+DOOMED: Final = [Message(f"+1555111{n:04d}", "Hello", id=f"doomed-{n}", campaign="doomed") for n in range(2 * HELD)]
 
 
 def message_of(fall: str) -> Message:
@@ -66,6 +68,13 @@ class Site:
         record = self.store.message(message_id)
         return record is not None and record.state is MessageState.ACCEPTED
 
+    def note_fall(self, message_id: str, pid: int) -> None:
+        with (self.folder / "fallen.jsonl").open("a") as file:
+            file.write(json.dumps({"id": message_id, "pid": pid}) + "\n")
+
+    def has_ended(self) -> bool:
+        return all(self.is_accepted(fall) for fall in (*FALLS, *(str(message.id) for message in DOOMED)))
+
     @property
     def environment(self) -> dict[str, str]:
         return {
@@ -85,30 +94,63 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 @pytest.fixture(scope="module")
-def worker(site: Site) -> Iterator[Worker]:
+def fallen(site: Site) -> Site:
+    """Let worker processes fall, and wait until every message and every frozen run has ended without them."""
+    with together(at_work(site, "prefork", CHILDREN), at_work(site, "threads", HELD, "doomed")) as (worker, doomed):
+        queue_what_falls(site, worker.task("texts.send"))
+        queue_what_is_doomed(site, worker.task("texts.send"))
+        killer, frozen = Killer(site, doomed.pid), Frozen(site)
+        try:
+            eventually(lambda: killer.has_struck() and frozen.have_woken() and site.has_ended())
+        finally:
+            frozen.wake_all()
+        time.sleep(1.0)  # a copy that is still about would be sent now
+    return site
+
+
+def at_work(
+    site: Site, pool: str, concurrency: int, queue: str = "celery"
+) -> contextlib.AbstractContextManager[Worker]:
     conf = on_files(site.folder) | {"worker_lost_wait": 1.0, "task_ignore_result": True}
-    options = ("--pool=prefork", f"--concurrency={CHILDREN}")
+    options = (f"--pool={pool}", f"--concurrency={concurrency}", f"--queues={queue}", f"--hostname={queue}@here")
     module = "tests.integration.crash_tasks"
-    with running_worker(module, conf, site.folder, *options, environment=site.environment) as running:
-        yield running
+    return running_worker(module, conf, site.folder, *options, environment=site.environment)
 
 
-@pytest.fixture(scope="module")
-def fallen(site: Site, worker: Worker) -> Site:
-    """Let a worker process fall at every point, and wait until every message and every frozen run has ended."""
-    task = worker.task("texts.send")
+def queue_what_falls(site: Site, task: SMSTask) -> None:
     messages = [message_of(fall) for fall in FALLS]
     site.store.plan(messages)  # as task.send does where the producer has the journal
     for message in messages:
         site.twilio.script(*POINTS[str(message.id).partition(":")[2]], to=message.to)
         task.send(message)
-    frozen = Frozen(site)
-    try:
-        eventually(lambda: strike_after_the_request(site) and frozen.wake() and all(map(site.is_accepted, FALLS)))
-    finally:
-        frozen.wake_all()
-    time.sleep(1.0)  # a copy that is still about would be sent now
-    return site
+
+
+def queue_what_is_doomed(site: Site, task: SMSTask) -> None:
+    site.store.plan(DOOMED)
+    for message in DOOMED:
+        site.twilio.script(Delayed(delay_s=1.8), to=message.to)
+        task.apply_async((message.to_dict(),), task_id=message.id, queue="doomed")
+
+
+class Killer:
+    """Strike, as soon as Twilio has the text, those who wait for its answer."""
+
+    def __init__(self, site: Site, doomed_pid: int) -> None:
+        self._site = site
+        self._waiting = {"kill:request_left": signal.SIGKILL, "stop:request_left": signal.SIGSTOP}
+        self._doomed_pid: int | None = doomed_pid
+
+    def has_struck(self) -> bool:
+        """Strike whoever is to be struck by now; say whether all are."""
+        for fall, how in tuple(self._waiting.items()):
+            if self._site.twilio.texts_to(message_of(fall).to):
+                self._site.note_fall(fall, pid := self._site.pids("sending.jsonl", fall)[0])
+                os.kill(pid, how)
+                del self._waiting[fall]
+        if self._doomed_pid and all(self._site.twilio.texts_to(one.to) for one in DOOMED[:HELD]):
+            os.kill(self._doomed_pid, signal.SIGKILL)
+            self._doomed_pid = None
+        return not self._waiting and self._doomed_pid is None
 
 
 class Frozen:
@@ -119,7 +161,7 @@ class Frozen:
         self._since: dict[str, float] = {}
         self._woken: dict[str, int] = {}
 
-    def wake(self) -> bool:
+    def have_woken(self) -> bool:
         """Wake those whose time has come; say whether all were woken and came to the end of their run."""
         for fall in self._asleep():
             since = self._since.setdefault(fall, time.monotonic())
@@ -140,18 +182,6 @@ class Frozen:
         return [fall for fall in fell if fall.startswith("stop:") and fall not in self._woken]
 
 
-def strike_after_the_request(site: Site) -> bool:
-    """Kill or stop who waits for an answer, as soon as Twilio has the text; say whether both were struck."""
-    fell = {line["id"] for line in site.lines("fallen.jsonl")}
-    for fall, how in (("kill:request_left", signal.SIGKILL), ("stop:request_left", signal.SIGSTOP)):
-        if fall not in fell and site.twilio.texts_to(message_of(fall).to):
-            [pid] = site.pids("sending.jsonl", fall)
-            os.kill(pid, how)
-            with (site.folder / "fallen.jsonl").open("a") as file:
-                file.write(json.dumps({"id": fall, "pid": pid}) + "\n")
-    return fell >= {"kill:request_left", "stop:request_left"}
-
-
 def eventually(condition: Any) -> None:
     deadline = time.monotonic() + WITHIN_S
     while not condition():
@@ -167,21 +197,9 @@ def test_a_worker_that_falls_leaves_one_text_and_right_counters(fallen: Site, fa
     assert (summary.planned, summary.sent, summary.doubled) == (1, 1, 0)
 
 
-def test_a_whole_worker_that_is_killed_with_sent_and_unsent_texts_in_its_hands_loses_none(fallen: Site, worker: Worker):
-    messages = [Message(f"+1555111{n:04d}", "Hello", id=f"doomed-{n}", campaign="doomed") for n in range(2 * HELD)]
-    for message in messages:
-        fallen.twilio.script(Delayed(delay_s=1.8), to=message.to)
-    fallen.store.plan(messages)
-    task = worker.task("texts.send")
-    options = ("--pool=threads", f"--concurrency={HELD}", "--queues=doomed")
-    with running_worker(
-        "tests.integration.crash_tasks", worker.conf, fallen.folder, *options, environment=fallen.environment
-    ) as doomed:
-        for message in messages:
-            task.apply_async((message.to_dict(),), task_id=message.id, queue="doomed")
-        fallen.twilio.wait_for(lambda: sum(bool(fallen.twilio.texts_to(one.to)) for one in messages) >= HELD)
-        os.kill(doomed.pid, signal.SIGKILL)
-    eventually(lambda: fallen.store.campaign_summary("doomed").pending == 0)
-    assert [len(fallen.twilio.texts_to(message.to)) for message in messages] == [1] * len(messages)
+def test_a_whole_worker_that_is_killed_with_sent_and_unsent_texts_in_its_hands_loses_and_doubles_none(fallen: Site):
+    assert [len(fallen.twilio.texts_to(message.to)) for message in DOOMED] == [1] * len(DOOMED)
     summary = fallen.store.campaign_summary("doomed")
-    assert (summary.sent, summary.doubled) == (len(messages), 0)
+    assert (summary.planned, summary.sent, summary.doubled) == (len(DOOMED), len(DOOMED), 0)
+    looked_up = [message for message in DOOMED if fallen.store.history(str(message.id))[-1].looked_up]
+    assert looked_up  # their answers died with the worker
