@@ -21,8 +21,7 @@ from smsretry.adapters.celery import recover_every, sms_task
 from smsretry.core.claims import Begun, Busy, Claim, Ended
 from smsretry.core.events import Event
 from smsretry.core.outcome import Outcome
-from smsretry.senders.twilio import TwilioSender
-from smsretry.senders.twilio import http
+from smsretry.senders.twilio import TwilioSender, http
 from smsretry.store import SQLStore
 
 __all__ = ["app", "http"]  # the client is imported before the fork, or each child spends a second on it
