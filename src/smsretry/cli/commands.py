@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 import smsretry as package
+from smsretry.cli.hand_over import cancel, recover, requeue
 from smsretry.core.failure import FailureKind
 from smsretry.core.policy import RetryPolicy
 
@@ -22,6 +23,10 @@ KINDS = click.Choice([kind.value for kind in FailureKind])
 @click.version_option(package.__version__, prog_name="smsretry")
 def smsretry() -> None:
     """Send each text once, and see why each retry happened."""
+
+
+for _command in (recover, requeue, cancel):
+    smsretry.add_command(_command)
 
 
 @smsretry.command()

@@ -1,0 +1,210 @@
+"""Queue again what was lost, or failed for the account's sake, and take messages back: the commands of a journal."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from smsretry.core.failure import FailureKind
+from smsretry.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from smsretry.store import Recovered, SQLStore
+
+_SQLITE: Final = "sqlite:///"
+_MENDABLE: Final = (FailureKind.AUTH, FailureKind.ACCOUNT, FailureKind.SENDER_CONFIG, FailureKind.GEO_PERMISSION)
+"""What `smsretry.store.requeue` takes; importing it here would cost every command the time for SQLAlchemy."""
+
+_STORE = click.option("--store", "url", default="sqlite:///sms.db", show_default=True, help="The database's URL.")
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+_APP = click.option("--app", metavar="MODULE[:NAME]", help="The Celery app, as for celery -A.")
+_TASK = click.option("--task", metavar="NAME", help="The name of its task that sms_task made.")
+_CALL = click.option(
+    "--call", metavar="MODULE:NAME", help="In place of both: a function of (message_id, metadata) that queues."
+)
+
+
+@click.command()
+@_STORE
+@_APP
+@_TASK
+@_CALL
+@click.option("--every", "every_s", type=click.FloatRange(min=0, min_open=True), help="Again and again, in seconds.")
+@click.option(
+    "--grace", "grace_s", default=60.0, show_default=True, type=click.FloatRange(1), help="Seconds past their time."
+)
+@_JSON
+def recover(
+    *,
+    url: str,
+    app: str | None,
+    task: str | None,
+    call: str | None,
+    every_s: float | None,
+    grace_s: float,
+    as_json: bool,
+) -> None:
+    """Queue again what a killed worker or the broker has lost.
+
+    Those are the messages of a journal that are past their time and that nobody works on. Run it beside workers,
+    or twice at once: nothing is sent twice for it. It ends after one run, or with --every when it is interrupted.
+    """
+    from smsretry.store import recover as run
+
+    queue = _queue(app, task, call)
+    with _opened(url) as store, contextlib.suppress(KeyboardInterrupt):
+        while True:
+            _tell(_tried(lambda: run(store, queue, grace_s=grace_s), again_in_s=every_s), as_json=as_json)
+            if every_s is None:
+                break
+            time.sleep(every_s)
+
+
+@click.command()
+@_STORE
+@_APP
+@_TASK
+@_CALL
+@click.option("--campaign", required=True, help="The campaign; '' for messages without one.")
+@click.option(
+    "--kind", required=True, type=click.Choice([kind.value for kind in _MENDABLE]), help="What they failed with."
+)
+@_JSON
+def requeue(
+    *,
+    url: str,
+    app: str | None,
+    task: str | None,
+    call: str | None,
+    campaign: str,
+    kind: str,
+    as_json: bool,
+) -> None:
+    """Send once more what failed because the account was refused.
+
+    Mend the account first. Each message gets a new round, with all its retries.
+    """
+    from smsretry.store import requeue as run
+
+    queue = _queue(app, task, call)
+    with _opened(url) as store:
+        _tell(_tried(lambda: run(store, queue, campaign=campaign or None, kind=kind)), as_json=as_json)
+
+
+@click.command()
+@click.argument("message_id")
+@_STORE
+def cancel(message_id: str, url: str) -> None:
+    """Take back MESSAGE_ID, unless it is being sent or has ended."""
+    with _opened(url) as store:
+        if not store.cancel(message_id):
+            raise click.ClickException(_why_not(store, message_id, url))
+    click.echo(f"{message_id} is canceled.")
+
+
+def _why_not(store: SQLStore, message_id: str, url: str) -> str:
+    record = store.message(message_id)
+    if record is None:
+        return f"There is no message {message_id!r} in {url}. Check the id and the --store."
+    if record.state.value == "pending":
+        return (
+            f"{message_id} is being sent, or was when its worker was lost. Try again when that is settled: "
+            f"smsretry show {message_id}"
+        )
+    return f"{message_id} has ended already: it is {record.state.value}. Nothing was changed."
+
+
+@contextlib.contextmanager
+def _opened(url: str) -> Iterator[SQLStore]:
+    from smsretry.store import SQLStore
+
+    if url.startswith(_SQLITE) and not Path(url.removeprefix(_SQLITE)).exists():
+        raise click.ClickException(f"There is no database {url}. Name the one of your journal with --store.")
+    try:
+        with SQLStore(url) as store:
+            yield store
+    except ConfigurationError as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _tried(work: Callable[[], Recovered], *, again_in_s: float | None = None) -> Recovered | None:
+    """Return what ``work`` did; where the database fails, None if it is tried again, else an error."""
+    try:
+        return work()
+    except Exception as error:
+        why = f"The store failed ({type(error).__qualname__})."
+        if again_in_s is None:
+            raise click.ClickException(f"{why} What was not queued yet stays as it is: run it again.") from error
+        click.echo(f"{why} Next try in {again_in_s:g} s.", err=True)
+        return None
+
+
+def _queue(app: str | None, task: str | None, call: str | None) -> Any:
+    """Return what queues a message: a task of ``app``, or a function of the application's own."""
+    sys.path.insert(0, os.getcwd())  # noqa: PTH109  # as celery -A does
+    match app, task, call:
+        case str(), str(), None:
+            return _task_of(_found("--app", app, _celery_app), task)
+        case None, None, str():
+            return _found("--call", call, _function)
+        case _:
+            raise click.UsageError("Name --app and --task, for a task that sms_task made, or else --call alone.")
+
+
+def _found(option: str, name: str, find: Callable[[str], Any]) -> Any:
+    try:
+        return find(name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise click.ClickException(f"{option} {name} was not found: {error}. Name it as module:name.") from None
+
+
+def _celery_app(name: str) -> Any:
+    from celery.app.utils import find_app
+
+    found = find_app(name)
+    if not hasattr(found, "tasks"):
+        raise ValueError(f"it is a {type(found).__name__} and no Celery app")
+    found.loader.import_default_modules()
+    return found
+
+
+def _function(name: str) -> Any:
+    module, _, attribute = name.partition(":")
+    found = getattr(importlib.import_module(module), attribute or "")
+    if not callable(found):
+        raise ValueError(f"it is a {type(found).__name__} and no function")  # noqa: TRY004  # one error for all
+    return found
+
+
+def _task_of(app: Any, name: str) -> Any:
+    if name not in app.tasks:
+        own = sorted(one for one in app.tasks if not one.startswith("celery."))
+        raise click.ClickException(f"The app has no task {name!r}. It has: {', '.join(own) or 'none'}.")
+    if not callable(getattr(app.tasks[name], "send", None)):
+        raise click.ClickException(
+            f"The task {name!r} was not made by sms_task. Name a function that queues it with --call instead."
+        )
+    return app.tasks[name]
+
+
+def _tell(done: Recovered | None, *, as_json: bool) -> None:
+    if done is None:
+        return
+    if as_json:
+        click.echo(json.dumps(asdict(done)))
+    else:
+        click.echo(
+            f"{done.handed_over} queued again, {done.failed} could not be queued, {done.unrecoverable} unrecoverable."
+        )
+    if done.failed:
+        click.echo("Those stay overdue: run it again when the broker is back.", err=True)

@@ -1,0 +1,174 @@
+"""The commands of a journal, on the Celery application of a shop."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from smsretry import AttemptState, Dispatcher, Failure, FailureKind, GaveUp, Message
+from smsretry.cli.commands import smsretry
+from smsretry.store import MessageState, SQLStore
+from smsretry.testing import ScriptedSender
+
+SHOP = """
+from celery import Celery
+
+from smsretry.adapters.celery import sms_task
+from smsretry.testing.folder_broker import folder_broker
+
+app = Celery("shop")
+app.conf.update(folder_broker("queue"))
+send_sms = sms_task(app, lambda: None, name="shop.send_sms")
+
+
+@app.task(name="shop.remind", shared=False)
+def remind(customer):
+    ...
+
+
+def queue_again(message_id, metadata):
+    remind.delay(metadata["customer"])
+"""
+ON_SHOP = ("--app", "shop", "--task", "shop.send_sms")
+LATE = datetime.now(UTC) - timedelta(hours=1)
+MESSAGE = Message("+15005550006", "Your parcel is here", id="parcel:17", campaign="spring", metadata={"customer": 17})
+
+
+@pytest.fixture(autouse=True)
+def shop(tmp_path: Path) -> Iterator[Path]:
+    (tmp_path / "shop.py").write_text(SHOP)
+    known = list(sys.path)
+    with contextlib.chdir(tmp_path):
+        yield tmp_path
+    sys.path[:] = known
+    sys.modules.pop("shop", None)
+
+
+@pytest.fixture
+def store(shop: Path) -> Iterator[SQLStore]:
+    with SQLStore("sqlite:///sms.db") as opened:
+        opened.create_tables()
+        yield opened
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from smsretry.cli import main; main()", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+
+
+def here(*arguments: str) -> Result:
+    return CliRunner().invoke(smsretry, arguments)
+
+
+def queued(folder: Path) -> list[Any]:
+    return [json.loads(file.read_text()) for file in sorted((folder / "queue").glob("*.msg"))]
+
+
+def state(store: SQLStore) -> MessageState:
+    record = store.message(str(MESSAGE.id))
+    assert record is not None
+    return record.state
+
+
+def failed(store: SQLStore, kind: FailureKind) -> None:
+    ended = Dispatcher(ScriptedSender([Failure.of(kind)]), journal=store).attempt(MESSAGE)
+    assert isinstance(ended, GaveUp)
+
+
+def test_an_overdue_message_is_queued_again_through_its_task(store, shop):
+    store.plan(MESSAGE, due=LATE)
+    assert run("recover", *ON_SHOP).stdout == "1 queued again, 0 could not be queued, 0 unrecoverable.\n"
+    [found] = queued(shop)
+    assert found["headers"]["task"] == "shop.send_sms"
+    assert found["headers"]["id"] == MESSAGE.id
+    assert json.loads(run("recover", *ON_SHOP, "--json").stdout)["handed_over"] == 0
+
+
+def test_a_function_of_the_application_queues_its_own_task(store, shop):
+    store.plan(MESSAGE, due=LATE)
+    run("recover", "--call", "shop:queue_again")
+    [found] = queued(shop)
+    assert found["headers"]["task"] == "shop.remind"
+
+
+def test_recover_goes_on_until_it_is_interrupted(store, shop):
+    command = [sys.executable, "-c", "from smsretry.cli import main; main()", "recover", *ON_SHOP, "--every", "0.05"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        running.stdout.readline()
+        store.plan(MESSAGE, due=LATE)
+        deadline = time.monotonic() + 30
+        while not queued(shop) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        running.send_signal(signal.SIGINT)
+        assert running.wait(timeout=10) == 0
+    assert len(queued(shop)) == 1
+
+
+def test_what_failed_for_the_accounts_sake_is_sent_once_more(store, shop):
+    failed(store, FailureKind.SENDER_CONFIG)
+    assert state(store) is MessageState.FAILED
+    run("requeue", *ON_SHOP, "--campaign", "spring", "--kind", "sender_config")
+    assert state(store) is MessageState.PENDING
+    assert len(queued(shop)) == 1
+
+
+def test_a_planned_message_is_taken_back_once(store):
+    store.plan(MESSAGE)
+    done = here("cancel", "parcel:17")
+    assert (done.exit_code, done.output) == (0, "parcel:17 is canceled.\n")
+    assert state(store) is MessageState.CANCELED
+    again = here("cancel", "parcel:17")
+    assert again.exit_code == 1
+    assert "has ended already: it is canceled" in again.output
+
+
+def test_a_message_that_is_being_sent_is_not_taken_back(store):
+    claims: dict[str, Any] = {"nonce": "n", "lease_s": 60.0, "account": "a", "most_deferred_s": 60.0}
+    store.begin(MESSAGE, hint=AttemptState(), **claims)
+    assert "is being sent" in here("cancel", "parcel:17").output
+    assert state(store) is MessageState.PENDING
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("recover", "--app", "shop"), "Name --app and --task"),
+        (("recover", *ON_SHOP, "--call", "shop:queue_again"), "Name --app and --task"),
+        (("recover", "--app", "shop", "--task", "shop.nothing"), "It has: shop.remind, shop.send_sms."),
+        (("recover", "--app", "shop", "--task", "shop.remind"), "was not made by sms_task"),
+        (("recover", "--app", "nowhere", "--task", "a"), "--app nowhere was not found"),
+        (("recover", "--app", "shop:SHOP", "--task", "a"), "--app shop:SHOP was not found"),
+        (("recover", "--call", "shop:nothing"), "--call shop:nothing was not found"),
+        (("recover", "--call", "shop"), "Name it as module:name"),
+        (("recover", *ON_SHOP, "--store", "sqlite:///other.db"), "There is no database sqlite:///other.db"),
+        (("recover", *ON_SHOP, "--store", "nonsense"), "url is no database URL"),
+        (("recover", *ON_SHOP, "--every", "0"), "--every"),
+        (("requeue", *ON_SHOP, "--campaign", "spring", "--kind", "opted_out"), "'opted_out' is not one of"),
+        (("cancel", "parcel:99"), "There is no message 'parcel:99'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_what_is_wrong_is_said_with_what_to_do(store, arguments, says):
+    done = here(*arguments)
+    assert done.exit_code != 0
+    assert says in " ".join(done.output.split())
+    assert "Traceback" not in done.output
+
+
+def test_the_kinds_are_those_whose_texts_are_kept():
+    from smsretry.cli.hand_over import _MENDABLE
+    from smsretry.store.kept import MENDABLE
+
+    assert set(_MENDABLE) == MENDABLE
