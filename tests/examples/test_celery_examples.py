@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -24,6 +27,7 @@ from smsretry.testing.simulator import RateLimited
 
 pytestmark = pytest.mark.integration
 
+ROOT = Path(__file__).parents[2]
 WITHIN_S = 30.0
 
 
@@ -33,6 +37,7 @@ class Shop:
 
     campaign: TwilioSimulator
     clinic: TwilioSimulator
+    journal: TwilioSimulator
     folder: Path
     broker_url: str
 
@@ -41,19 +46,24 @@ class Shop:
 def shop(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     folder = tmp_path_factory.mktemp("examples")
     server = redis_url.rpartition("/")[0]  # the other tests queue in database 0
-    with TwilioSimulator() as campaign, TwilioSimulator() as clinic:
+    with TwilioSimulator() as campaign, TwilioSimulator() as clinic, TwilioSimulator() as journal:
         workers = together(
             at_work("examples.celery_app", f"{server}/7", campaign, folder),
             at_work("examples.existing_app", f"{server}/8", clinic, folder),
+            at_work("examples.journal_app", f"{server}/9", journal, folder),
         )
         with workers:
-            yield Shop(campaign, clinic, folder, server)
+            yield Shop(campaign, clinic, journal, folder, server)
 
 
 def at_work(
     module: str, broker_url: str, twilio: TwilioSimulator, folder: Path
 ) -> contextlib.AbstractContextManager[Worker]:
-    environment = {
+    return running_worker(module, {}, folder, "--pool=solo", environment=environment(broker_url, twilio, folder))
+
+
+def environment(broker_url: str, twilio: TwilioSimulator, folder: Path) -> dict[str, str]:
+    return {
         "CELERY_BROKER_URL": broker_url,
         "TWILIO_ACCOUNT_SID": twilio.account_sid,
         "TWILIO_AUTH_TOKEN": twilio.auth_token,
@@ -62,7 +72,6 @@ def at_work(
         "SMSRETRY_DATABASE_URL": f"sqlite:///{folder / 'sms.db'}",
         "CLINIC_DATABASE": str(folder / "clinic.db"),
     }
-    return running_worker(module, {}, folder, "--pool=solo", environment=environment)
 
 
 def eventually(condition: Callable[[], object]) -> bool:
@@ -81,6 +90,18 @@ def test_a_campaign_goes_through_the_ready_task(shop):
         assert eventually(lambda: (end := store.campaign_summary("spring")).sent == 2 and end.failed == 1)
     assert [len(shop.campaign.texts_to(number)) for number in numbers] == [1, 0, 1]
     assert shop.campaign.posts == 4
+
+
+def test_a_campaign_in_a_journal_that_is_queued_twice_is_sent_once(shop):
+    variables = os.environ | environment(f"{shop.broker_url}/9", shop.journal, shop.folder)
+    command = [sys.executable, "-m", "examples.journal_app", "autumn", "+14155550111", "+14155550112"]
+    for _ in range(2):
+        done = subprocess.run(command, env=variables, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+        assert "CampaignSummary(campaign='autumn'" in done.stdout
+    with SQLStore(f"sqlite:///{shop.folder / 'sms.db'}") as store:
+        assert eventually(lambda: store.campaign_summary("autumn").sent == 2)
+        assert store.campaign_summary("autumn").planned == 2
+    assert shop.journal.text_count == 2
 
 
 def test_an_existing_task_delivers_and_notes_each_end_once(shop):

@@ -61,24 +61,24 @@ class WatchStep(bootsteps.StartStopStep):
     requires = ("celery.worker.components:Pool",)
     watch: Watch
 
-    def __init__(self, worker: Any, **_: Any) -> None:
-        super().__init__(worker)
+    def __init__(self, parent: Any, **_: Any) -> None:
+        super().__init__(parent)
 
-    def start(self, worker: Any) -> None:
+    def start(self, parent: Any) -> None:
         """Warn, and start the sweepers."""
-        _warn(problems_of_app(worker.app))
+        _warn(problems_of_app(parent.app))
         for sweeper in self.watch.sweepers:
             sweeper.start()
 
-    def stop(self, worker: Any) -> None:
+    def stop(self, parent: Any) -> None:
         """End the sweepers."""
-        del worker
+        del parent
         for sweeper in self.watch.sweepers:
             sweeper.stop()
 
-    def terminate(self, worker: Any) -> None:
+    def terminate(self, parent: Any) -> None:
         """End the sweepers."""
-        self.stop(worker)
+        self.stop(parent)
 
 
 def watch_of(app: Celery) -> Watch:
@@ -148,6 +148,7 @@ def _problems_of_sending(task: Task[Any, Any], dispatcher: Dispatcher) -> Iterat
     yield from _forgotten(task, dispatcher)
     if dispatcher.timeout_s is not None:
         yield from _cut_off(task, dispatcher.timeout_s)
+        yield from _outlasting(task, dispatcher, dispatcher.timeout_s)
         yield from _handed_out_again(task, dispatcher.timeout_s if dispatcher.journal is None else dispatcher.lease_s)
 
 
@@ -172,6 +173,15 @@ def _cut_off(task: Task[Any, Any], timeout_s: float) -> Iterator[str]:
                 f"{task.name}: {name} is {limit_s:g} s and one send may take {timeout_s:g} s (the sender's timeout_s), "
                 f"so a send may be cut off, and nobody knows how it ended. Set {name} to {2 * timeout_s + 5:g} or more."
             )
+
+
+def _outlasting(task: Task[Any, Any], dispatcher: Dispatcher, timeout_s: float) -> Iterator[str]:
+    if dispatcher.journal is not None and dispatcher.lease_s <= timeout_s:
+        yield (
+            f"{task.name}: a claim in the journal holds for {dispatcher.lease_s:g} s (lease_s of the Dispatcher) and "
+            f"one send may take {timeout_s:g} s, so others take its worker for dead. Set lease_s to {2 * timeout_s + 5:g} "
+            "or more."
+        )
 
 
 def _handed_out_again(task: Task[Any, Any], held_s: float) -> Iterator[str]:
