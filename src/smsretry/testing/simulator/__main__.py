@@ -8,15 +8,22 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import closing
 from types import FrameType
+from typing import Final
 
 from smsretry.testing.simulator.faults import FAULTS
 from smsretry.testing.simulator.simulator import ACCOUNT_SID, AUTH_TOKEN, TwilioSimulator
 
+NAME: Final = "python -m smsretry.testing.simulator"
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until SIGINT or SIGTERM; the first line on stdout is a JSON object with url, account_sid and auth_token."""
-    simulator = simulator_from(arguments)
+
+def main(arguments: Sequence[str] | None = None, *, name: str = NAME) -> int:
+    """Serve until SIGINT or SIGTERM; the first line on stdout is a JSON object with url, account_sid and auth_token.
+
+    ``name`` is what the command calls itself. Ends with an error where the port is not free.
+    """
+    simulator = simulator_from(arguments, name=name)
     ended = threading.Event()
 
     def end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
@@ -24,16 +31,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, end)
-    with simulator:
+    try:
+        simulator.start()
+    except OSError as error:
+        sys.exit(
+            f"{name}: port {simulator.port} cannot be taken ({error.strerror or error}). Use --port 0 for a free one."
+        )
+    with closing(simulator):
         sys.stdout.write(json.dumps(_introduction(simulator)) + "\n")
         sys.stdout.flush()
         ended.wait()
     return 0
 
 
-def simulator_from(arguments: Sequence[str] | None) -> TwilioSimulator:
+def simulator_from(arguments: Sequence[str] | None, *, name: str = NAME) -> TwilioSimulator:
     """Return the simulator that the command line describes; end the process with a usage message for a bad one."""
-    parser = _parser()
+    parser = _parser(name)
     options = vars(parser.parse_args(arguments))
     rates, look_up_rates = dict(options.pop("rate")), dict(options.pop("look_up_rate"))
     try:
@@ -46,9 +59,9 @@ def _introduction(simulator: TwilioSimulator) -> dict[str, str]:
     return {"url": simulator.url, "account_sid": simulator.account_sid, "auth_token": simulator.auth_token}
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(command: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m smsretry.testing.simulator",
+        prog=command,
         description="Stand in for Twilio's Messages API on a loopback port.",
         epilog=f"Faults: {', '.join(FAULTS)}.",
     )

@@ -43,7 +43,7 @@ class Server:
     def __init__(self, begin: Begin, *, host: str, port: int) -> None:
         self._begin = begin
         self._host = checked_host(host)
-        self._port = port
+        self._port = checked_port(port)
         self._reserve: socket.socket | None = None
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -57,6 +57,11 @@ class Server:
         if self._port == 0:
             raise RuntimeError("The simulator has no port yet. Use it as a context manager, or call start() first.")
         return f"http://[{self._host}]:{self._port}" if ":" in self._host else f"http://{self._host}:{self._port}"
+
+    @property
+    def port(self) -> int:
+        """Return the port; 0 before one is taken, where any will do."""
+        return self._port
 
     def start(self) -> None:
         """Take the port and serve; raise OSError where the port is not free."""
@@ -277,6 +282,13 @@ def checked_host(host: str) -> str:
     if not is_loopback:
         raise ValueError(f"host must be a loopback address, got {host!r}. The simulator serves 127.0.0.1 or ::1 only.")
     return address
+
+
+def checked_port(port: int) -> int:
+    """Return ``port``; raise ValueError where there is no such port."""
+    if not isinstance(port, int) or isinstance(port, bool) or not 0 <= port <= 65_535:
+        raise ValueError(f"port must be from 0 to 65535, got {port!r}. Use 0 for a free one.")
+    return port
 
 
 def _bound(host: str, port: int) -> socket.socket:

@@ -42,7 +42,7 @@ class TwilioSimulator:
     ``list_lag_s`` seconds after it was taken, show it as sent after ``sent_after_s``, with ``body_prefix`` before its
     words, and are refused under ``test_credentials``. ``port`` 0 takes a free one.
 
-    Raises ValueError for a ``host`` that is not loopback, and for rates that do not add up.
+    Raises ValueError for a ``host`` that is not loopback, a port that is none, and for rates that do not add up.
     """
 
     def __init__(
@@ -104,6 +104,11 @@ class TwilioSimulator:
     def url(self) -> str:
         """Return the base URL, ``http://127.0.0.1:PORT``, the same through `down` and `up`."""
         return self._server.url
+
+    @property
+    def port(self) -> int:
+        """Return the port; 0 before the first `start`, where any will do."""
+        return self._server.port
 
     @property
     def account_sid(self) -> str:
