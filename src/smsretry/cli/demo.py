@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -18,9 +19,12 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
+import click
+import sqlalchemy as sa
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from smsretry.core.message import Message
 from smsretry.core.policy import RetryPolicy
@@ -72,8 +76,8 @@ class Counted:
 def run_demo(console: Console, *, messages: int, seed: int, folder: Path | None = None) -> bool:
     """Run the campaign, print what happened, and return whether no text was lost or doubled."""
     with _folder(folder) as place, _simulator(seed) as twilio:
-        url = f"sqlite:///{place / 'sms.db'}"
-        _settle_in(place, twilio, url)
+        url = sa.URL.create("sqlite", database=str(place / "sms.db"))
+        _settle_in(place, twilio)
         store = SQLStore(url)
         campaign = _campaign(messages, twilio)
         console.print(f"[bold]{messages} texts[/] → Celery worker → Twilio client → simulator at {twilio.url}")
@@ -90,26 +94,41 @@ def run_demo(console: Console, *, messages: int, seed: int, folder: Path | None 
         counted = _counted(campaign, twilio, store)
         _print_result(console, store, counted, seconds)
         if folder is not None:
-            console.print(f"Kept in {folder}. Look closer:")
-            console.print(f"smsretry show demo:3 --store {url}", soft_wrap=True)
+            console.print(Text(f"Kept in {folder}. Look closer:"))
+            console.print(Text(f"smsretry show demo:3 --store {shlex.quote(str(url))}"), soft_wrap=True)
     return counted.doubled == counted.lost == counted.misjudged == 0
 
 
 @contextmanager
 def _folder(folder: Path | None) -> Iterator[Path]:
     if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        yield folder.resolve()
+        yield _taken(folder)
         return
     with tempfile.TemporaryDirectory(prefix="smsretry-demo-", ignore_cleanup_errors=True) as name:
         yield Path(name)
+
+
+def _taken(folder: Path) -> Path:
+    """Return ``folder``, taken by making what only one demo can make in it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        is_free = not any(folder.iterdir())
+        if is_free:
+            (folder / "queue").mkdir()
+    except FileExistsError:
+        is_free = False
+    except OSError as error:
+        raise click.ClickException(f"The folder {folder} cannot be used: {error.strerror}. Name another.") from None
+    if not is_free:
+        raise click.ClickException(f"The folder {folder} is not empty: an earlier demo may be in it. Name a new one.")
+    return folder.resolve()
 
 
 def _simulator(seed: int) -> TwilioSimulator:
     return TwilioSimulator(seed=seed, rates=RATES, latency_s=0.02, list_lag_s=2.0)
 
 
-def _settle_in(folder: Path, twilio: TwilioSimulator, url: str) -> None:
+def _settle_in(folder: Path, twilio: TwilioSimulator) -> None:
     """Tell the worker's process where everything is."""
     os.environ[SETTINGS_VARIABLE] = json.dumps(
         {
@@ -117,7 +136,6 @@ def _settle_in(folder: Path, twilio: TwilioSimulator, url: str) -> None:
             "twilio_url": twilio.url,
             "account_sid": twilio.account_sid,
             "auth_token": twilio.auth_token,
-            "database_url": url,
             "concurrency": CONCURRENCY,
         }
     )
@@ -139,7 +157,9 @@ def _worker(folder: Path) -> Iterator[None]:
     command = [sys.executable, "-m", "celery", "-A", "smsretry.cli.demo_app", "worker"]
     command += ["--pool", "threads", "--concurrency", str(CONCURRENCY), "--loglevel", "INFO", "--without-mingle"]
     with (folder / "worker.log").open("w") as log:
-        worker = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)  # noqa: S603  # our own arguments
+        worker = subprocess.Popen(  # noqa: S603  # our own arguments
+            command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
     try:
         yield
     finally:

@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+import sqlalchemy as sa
 from celery import Celery
 
 from smsretry import Dispatcher, RetryPolicy
@@ -21,6 +22,7 @@ app.conf.update(folder_broker(Path(settings["folder"]) / "queue"))
 app.conf.task_ignore_result = True
 app.conf.worker_prefetch_multiplier = 0  # a retry must not queue behind the campaign before its wait even begins
 
+database = sa.URL.create("sqlite", database=str(Path(settings["folder"]) / "sms.db"))
 sender = TwilioSender(
     settings["account_sid"],
     settings["auth_token"],
@@ -30,6 +32,8 @@ sender = TwilioSender(
     timeout_s=3.0,
 )
 dispatcher = Dispatcher(
-    sender, policy=RetryPolicy(settle_after_s=SETTLE_AFTER_S), sink=SQLStore(settings["database_url"])
+    sender,
+    policy=RetryPolicy(settle_after_s=SETTLE_AFTER_S),
+    sink=SQLStore(database),
 )
 send_sms = sms_task(app, dispatcher, name="demo.send_sms")
