@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import json
+import socket
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 
 import pytest
+
+from smsretry import Dispatcher, Failure, FailureKind, Message
+from smsretry.store import SQLStore
+from smsretry.testing import ScriptedSender
 
 
 def run(*arguments: str, ok: bool = True, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
@@ -76,11 +83,6 @@ def test_a_code_that_nobody_listed_is_called_unmapped():
     assert "99999" in run("explain", "99999").stdout
 
 
-def test_a_message_that_nobody_knows_is_an_error(tmp_path):
-    done = run("show", "spring:1", "--store", f"sqlite:///{tmp_path / 'sms.db'}", ok=False)
-    assert "no message 'spring:1'" in done.stderr
-
-
 def test_the_simulator_serves_until_it_is_ended():
     command = [sys.executable, "-c", "from smsretry.cli import main; main()", "simulate", "--seed", "3"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
@@ -88,3 +90,108 @@ def test_the_simulator_serves_until_it_is_ended():
         assert json.loads(server.stdout.readline())["url"].startswith("http://127.0.0.1:")
         server.terminate()
         assert server.wait(timeout=10) == 0
+
+
+def store_url(folder, name="sms.db"):
+    return f"sqlite:///{folder / name}"
+
+
+def kept(folder, message_id="spring:1", name="sms.db", **fields):
+    """Keep one failed message in a database of its own, and return its URL."""
+    failure = Failure.of(FailureKind.CONTENT, **fields)
+    with SQLStore(store_url(folder, name)) as store:
+        dispatcher = Dispatcher(ScriptedSender([failure]), sink=store)
+        dispatcher.attempt(Message("+14155550101", "Your table is ready.", id=message_id))
+    return store_url(folder, name)
+
+
+def refused(*arguments: str) -> str:
+    """Run a command that cannot work, and return what it says: a few lines, and no traceback."""
+    done = run(*arguments, ok=False)
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) <= 9
+    return done.stderr
+
+
+def test_the_history_of_a_message_is_shown_whatever_its_words_look_like(tmp_path):
+    url = kept(tmp_path, "[/red] [bold]1", detail="[/nothing] was opened")
+    shown = run("show", "[/red] [bold]1", "--store", url).stdout
+    assert "[/red] [bold]1" in shown
+    assert "[/nothing]" in shown
+
+
+@pytest.mark.parametrize("options", ["?timeout=5", "?cached_statements=10"])
+def test_a_message_is_found_by_a_url_with_options(tmp_path, options: str):
+    assert "content" in run("show", "spring:1", "--store", kept(tmp_path) + options).stdout
+
+
+def test_a_message_is_found_by_a_file_uri(tmp_path):
+    kept(tmp_path)
+    url = f"sqlite:///file:{tmp_path / 'sms.db'}?mode=ro&uri=true"
+    assert "content" in run("show", "spring:1", "--store", url).stdout
+
+
+def test_an_unknown_message_is_told_from_an_unknown_database(tmp_path):
+    assert "There is no message 'spring:2' in" in refused("show", "spring:2", "--store", kept(tmp_path))
+    assert "There is no database" in refused("show", "spring:2", "--store", store_url(tmp_path, "other.db"))
+
+
+def test_looking_changes_nothing_in_a_database_without_our_tables(tmp_path):
+    path = tmp_path / "shop.db"
+    with closing(sqlite3.connect(path)) as shop:
+        shop.execute("CREATE TABLE orders (id)")
+    before = path.read_bytes()
+    told = refused("show", "spring:1", "--store", store_url(tmp_path, "shop.db"))
+    assert "no smsretry tables" in told
+    assert "'smsretry_'" in told
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_that_is_no_database_is_told_as_one(tmp_path):
+    (tmp_path / "notes.txt").write_text("no database at all, " * 100)
+    assert "file is not a database" in refused("show", "spring:1", "--store", store_url(tmp_path, "notes.txt"))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://shop:secretpw@127.0.0.1:1/shop",
+        "postgresql://shop:secretpw@127.0.0.1:port/shop",
+        "mysql://shop:secretpw@127.0.0.1/shop",
+        "shop:secretpw",
+        "sqlite:///sms.db?bogus=1",
+    ],
+)
+def test_a_store_that_cannot_be_read_is_told_without_its_password(url: str):
+    assert "secretpw" not in refused("show", "spring:1", "--store", url)
+
+
+@pytest.mark.parametrize("port", ["70000", "-1"])
+def test_a_port_that_cannot_be_is_refused(port: str):
+    assert "port must be from 0 to 65535" in refused("simulate", f"--port={port}")
+
+
+def test_a_port_that_is_taken_is_told():
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = str(other.getsockname()[1])
+        assert f"port {taken}" in refused("simulate", "--port", taken)
+
+
+def test_the_simulator_helps_under_the_name_it_was_called_by():
+    assert run("simulate", "--help").stdout.startswith("usage: smsretry simulate")
+
+
+@pytest.mark.parametrize("code", ["7", "123456"])
+def test_a_number_that_cannot_be_a_code_is_called_none(code: str):
+    assert "no code" in json.loads(run("explain", code, "--json").stdout)["meaning"]
+
+
+def test_options_change_the_schedule_of_a_kind_that_has_one_of_its_own():
+    own = run("schedule", "--kind", "queue_full", "--max-retries", "2", "--first-delay", "60", "--json")
+    assert json.loads(own.stdout) == [60, 120]
+    assert json.loads(run("schedule", "--kind", "queue_full", "--max-retries", "2", "--json").stdout) == [300, 600]
+
+
+def test_the_schedule_after_a_lost_answer_says_that_look_ups_come_first():
+    assert "look-up" in run("schedule", "--kind", "lost_answer").stdout

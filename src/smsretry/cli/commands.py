@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 import smsretry as package
 from smsretry.cli.hand_over import cancel, recover, requeue
@@ -32,7 +35,11 @@ for _command in (recover, requeue, cancel):
 @smsretry.command()
 @click.option("--messages", default=200, show_default=True, type=click.IntRange(10, 100_000), help="How many texts.")
 @click.option("--seed", default=1, show_default=True, help="The same seed gives the same faults.")
-@click.option("--folder", type=click.Path(path_type=Path), help="Keep the database and logs here.")
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Keep the database and logs here: a new folder, or an empty one.",
+)
 def demo(messages: int, seed: int, folder: Path | None) -> None:
     """Watch a campaign go through a real worker to a Twilio that fails.
 
@@ -41,6 +48,7 @@ def demo(messages: int, seed: int, folder: Path | None) -> None:
     """
     from smsretry.cli.demo import run_demo
 
+    _end_as_by_hand()
     if not run_demo(Console(), messages=messages, seed=seed, folder=folder):
         raise click.ClickException("A text was lost or doubled: this should never happen, please report it.")
 
@@ -61,24 +69,29 @@ def explain(code: int, as_json: bool) -> None:  # noqa: FBT001  # click passes o
 
 @smsretry.command()
 @click.option("--kind", type=KINDS, help="The schedule after failures of this kind.")
-@click.option("--max-retries", default=3, show_default=True, type=click.IntRange(0))
-@click.option(
-    "--first-delay", "first_delay_s", default=2.0, show_default=True, type=click.FloatRange(0), help="Seconds."
-)
+@click.option("--max-retries", type=click.IntRange(0), help="3, and 9 after queue_full, unless you say otherwise.")
+@click.option("--first-delay", "first_delay_s", type=click.FloatRange(0), help="Seconds: 2, and 300 after queue_full.")
 @click.option("--multiplier", default=2.0, show_default=True, type=click.FloatRange(1))
-@click.option("--max-delay", "max_delay_s", default=600.0, show_default=True, type=click.FloatRange(0), help="Seconds.")
+@click.option("--max-delay", "max_delay_s", type=click.FloatRange(0), help="Seconds: 600, and 7200 after queue_full.")
 @click.option("--json", "as_json", is_flag=True, help="Print the waits as a JSON array of seconds.")
-def schedule(kind: str | None, as_json: bool, **limits: Any) -> None:  # noqa: FBT001  # click passes options by name
+def schedule(
+    kind: str | None,
+    as_json: bool,  # noqa: FBT001  # click passes options by name
+    multiplier: float,
+    **limits: Any,
+) -> None:
     """Show when each retry comes, without running anything."""
+    given = {name: value for name, value in limits.items() if value is not None}
     try:
-        policy = RetryPolicy(**limits)
+        waits = _waits(None if kind is None else FailureKind(kind), multiplier, given)
     except ValueError as error:
         raise click.ClickException(str(error)) from None
-    waits = policy.schedule(None if kind is None else FailureKind(kind))
     if as_json:
         click.echo(json.dumps(waits))
     else:
         _print_schedule(waits)
+        if kind == FailureKind.LOST_ANSWER:
+            click.echo("The provider is asked before each retry: the time spent on look-ups comes on top.")
 
 
 @smsretry.command()
@@ -92,10 +105,8 @@ def show(message_id: str, url: str, as_json: bool) -> None:  # noqa: FBT001  # c
     attempts = history_of(url, message_id)
     if as_json:
         click.echo(json.dumps(attempts))
-    elif attempts:
+    else:
         Console().print(history_table(message_id, attempts))
-    if not attempts:
-        raise click.ClickException(f"There is no message {message_id!r} in {url}. Check the id and the --store.")
 
 
 @smsretry.command(context_settings={"ignore_unknown_options": True}, add_help_option=False)
@@ -104,13 +115,32 @@ def simulate(arguments: tuple[str, ...]) -> None:
     """Run a local Twilio simulator until it is interrupted (--help: its options)."""
     from smsretry.testing.simulator.__main__ import main
 
-    sys.exit(main(arguments))
+    sys.exit(main(arguments, name="smsretry simulate"))
+
+
+def _end_as_by_hand() -> None:
+    """Let a signal to end unwind as Ctrl-C does, so that no worker and no folder is left."""
+
+    def end(number: int, _: FrameType | None) -> None:
+        for each in ending:
+            signal.signal(each, signal.SIG_IGN)  # the way out is taken once
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+    ending = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    for each in ending:
+        signal.signal(each, end)
+
+
+def _waits(kind: FailureKind | None, multiplier: float, limits: dict[str, Any]) -> tuple[float, ...]:
+    if kind is None:
+        return RetryPolicy(multiplier=multiplier, **limits).schedule()
+    return RetryPolicy(multiplier=multiplier).for_kind(kind, **limits).schedule(kind)
 
 
 def _print_facts(title: str, facts: dict[str, object]) -> None:
     table = Table(title=title, show_header=False, title_justify="left")
     for name, value in facts.items():
-        table.add_row(name, "–" if value is None or value == [] else str(value))
+        table.add_row(name, Text("–" if value is None or value == [] else str(value)))
     Console().print(table)
 
 

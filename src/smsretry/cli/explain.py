@@ -8,6 +8,8 @@ from smsretry.core.policy import RetryPolicy
 from smsretry.senders.twilio_codes import Decision, TwilioCode, decide_unlisted, lookup_code
 
 _STATUSES: Final = (400, 401, 429, 500)
+_UNMAPPED: Final = "Nobody listed this code: it is unmapped, which says nothing about whether a text was sent."
+_NO_CODE: Final = "Twilio lists no code like this one, since its codes have five digits. Check what you typed."
 
 
 def explained(code: int) -> dict[str, Any]:
@@ -37,7 +39,7 @@ def _unlisted(code: int) -> dict[str, Any]:
     return {
         "code": code,
         "listed": False,
-        "meaning": "Nobody listed this code: it is unmapped, which says nothing about whether a text was sent.",
+        "meaning": _UNMAPPED if 10_000 <= code <= 99_999 else _NO_CODE,
         "kind": None,
         "scope": None,
         "arrives": None,

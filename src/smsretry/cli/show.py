@@ -4,25 +4,27 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import datetime
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
+import click
 from rich.table import Column, Table
+from rich.text import Text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from smsretry.store import SQLStore
-
-_SQLITE: Final = "sqlite:///"
+from smsretry.errors import ConfigurationError
+from smsretry.store import AttemptRecord, SQLStore
 
 
 def history_of(url: str, message_id: str) -> list[dict[str, Any]]:
-    """Return what happened to a message as JSON objects, the first event first; nothing where there is no database."""
-    if url.startswith(_SQLITE) and not Path(url.removeprefix(_SQLITE)).exists():
-        return []
-    store = SQLStore(url)
+    """Return what happened to a message as JSON objects, the first event first; change nothing in the database.
+
+    Raise `click.ClickException` where the database cannot be read, and where it does not know the message.
+    """
     try:
-        rows = store.history(message_id)
-    finally:
-        store.close()
+        with SQLStore(url, create=False) as store:
+            rows = _read(store, message_id)
+    except ConfigurationError as error:
+        raise click.ClickException(f"{error} Check the --store.") from None
     return [
         {name: value.isoformat() if isinstance(value, datetime) else value for name, value in asdict(row).items()}
         for row in rows
@@ -31,11 +33,27 @@ def history_of(url: str, message_id: str) -> list[dict[str, Any]]:
 
 def history_table(message_id: str, attempts: list[dict[str, Any]]) -> Table:
     """Return what happened to a message, a row for each event."""
-    table = Table(Column("at (UTC)", no_wrap=True), title=message_id, title_justify="left")
+    table = Table(Column("at (UTC)", no_wrap=True), title=Text(message_id), title_justify="left")
     for heading in ("attempt", "what happened", "why", "next"):
         table.add_column(heading)
     for attempt in attempts:
         why = " ".join(str(attempt[name]) for name in ("kind", "code", "reason", "detail") if attempt.get(name))
         wait = f"in {attempt['delay_s']:g} s" if attempt.get("delay_s") is not None else "–"
-        table.add_row(attempt["at"][:19], str(attempt["attempt"]), str(attempt["outcome"]), why or "–", wait)
+        cells = (attempt["at"][:19], str(attempt["attempt"]), str(attempt["outcome"]), why or "–", wait)
+        table.add_row(*map(Text, cells))
     return table
+
+
+def _read(store: SQLStore, message_id: str) -> tuple[AttemptRecord, ...]:
+    try:
+        rows = store.history(message_id)
+    except (SQLAlchemyError, TypeError, ValueError, OSError) as error:  # drivers refuse options as they like
+        raise click.ClickException(f"{store.name} cannot be read: {_first_line(error)}. Check the --store.") from None
+    if not rows:
+        raise click.ClickException(f"There is no message {message_id!r} in {store.name}. Check the id and the --store.")
+    return rows
+
+
+def _first_line(error: Exception) -> str:
+    words = str(error.orig if isinstance(error, DBAPIError) else error)
+    return (words.splitlines() or [type(error).__name__])[0]

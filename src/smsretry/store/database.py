@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
+from urllib.parse import unquote, urlsplit
 
 import sqlalchemy as sa
 from sqlalchemy import event, exc
@@ -56,12 +57,17 @@ class _Opened:
 class Database:
     """Run work in transactions on the database of ``url``, or on an engine of the application as it is.
 
+    Where it does not ``create``, it takes the database as it is: no file and no table is made, no mode is set.
+
     It opens nothing until it is used; a forked process opens its own connections. Raises `ConfigurationError` for a URL
     that is none, a database other than SQLite and PostgreSQL, and a driver that is not installed.
     """
 
-    def __init__(self, url: str | sa.URL | sa.Engine, schema: Schema, *, busy_timeout_s: float) -> None:
+    def __init__(
+        self, url: str | sa.URL | sa.Engine, schema: Schema, *, busy_timeout_s: float, create: bool = True
+    ) -> None:
         self._schema = schema
+        self._create = create
         self._busy_timeout_s = busy_timeout_s
         self._lent = url if isinstance(url, sa.Engine) else None
         self._url = url.url if isinstance(url, sa.Engine) else checked_url(url)
@@ -157,13 +163,23 @@ class Database:
 
     def _make_ready(self, engine: sa.Engine) -> None:
         if self._is_file:
-            _check_folder(self._url)
-            use_wal(engine, patience_s=self._busy_timeout_s)
+            self._ready_file(engine)
         with engine.connect() as connection:
             version = version_in(connection, self._schema)
+        if version is None and not self._create:
+            msg = f"There are no smsretry tables with the prefix {self._schema.prefix!r} in {self.name}."
+            raise ConfigurationError(msg)
         if version is None:
             version = make_tables(engine, self._schema, self.insert)
         _check_version(version, self._schema, self.name)
+
+    def _ready_file(self, engine: sa.Engine) -> None:
+        if self._create:
+            _check_folder(self._url)
+            use_wal(engine, patience_s=self._busy_timeout_s)
+        elif not _file_of(self._url).is_file():
+            msg = f"There is no database at {self.name}."
+            raise ConfigurationError(msg)
 
     def _here(self) -> _Opened:
         pid = os.getpid()
@@ -200,7 +216,7 @@ def checked_url(url: str | sa.URL) -> sa.URL:
         raise ConfigurationError(msg)
     try:
         made = sa.make_url(url)
-    except exc.ArgumentError:
+    except (exc.ArgumentError, ValueError):  # a port that is no number is the latter
         msg = (
             "url is no database URL (it is not repeated here, since it may hold a password). "
             "Use 'sqlite:///sms.db' or 'postgresql+psycopg://user:password@host/database'."
@@ -336,9 +352,15 @@ def _check_sync(engine: sa.Engine) -> None:
         raise ConfigurationError(msg)
 
 
+def _file_of(url: sa.URL) -> Path:
+    """Return the file of a SQLite URL, which may name it by a URI of SQLite's own."""
+    database = url.database or ""
+    return Path(unquote(urlsplit(database).path) if database.startswith("file:") else database)
+
+
 def _check_folder(url: sa.URL) -> None:
-    folder = Path(url.database or "").parent
-    if not str(url.database).startswith("file:") and not folder.is_dir():
+    folder = _file_of(url).parent
+    if not folder.is_dir():
         msg = f"The folder of the database does not exist: {folder}. Make it, or name another file."
         raise ConfigurationError(msg)
 

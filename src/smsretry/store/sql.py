@@ -40,7 +40,9 @@ class SQLStore:
     comes again (by its ``event_id``), late or out of order counts once, under any number of workers.
 
     Constructing it opens nothing; the tables, whose names begin with ``table_prefix``, are made at first use. One store
-    may serve every thread and forked process. Alembic finds the tables in ``metadata``.
+    may serve every thread and forked process. Alembic finds the tables in ``metadata``. With ``create=False``, for
+    looking into a database, nothing is made, neither file nor tables: where they are missing the first use raises
+    `smsretry.ConfigurationError`.
 
     A SQLite file is opened with WAL, ``synchronous=FULL`` (a commit survives a power cut) and a wait of
     ``busy_timeout_s`` seconds for other writers; it belongs on a disk of this machine and not on a network file system.
@@ -62,15 +64,16 @@ class SQLStore:
         table_prefix: str = "smsretry_",
         busy_timeout_s: float = BUSY_TIMEOUT_S,
         keep_bodies: bool = True,
+        create: bool = True,
     ) -> None:
         self._schema = Schema.named(table_prefix)
-        self._database = Database(url, self._schema, busy_timeout_s=busy_timeout_s)
+        self._database = Database(url, self._schema, busy_timeout_s=busy_timeout_s, create=create)
         self._writer = Writer(self._schema, self._database)
         self._claims = Claims(self._schema, self._database, self._writer, keep_bodies=keep_bodies)
         self._recovery = Recovery(self._schema, self._writer, self._claims)
 
     def __repr__(self) -> str:
-        return f"SQLStore({self._database.name!r}, table_prefix={self._schema.prefix!r})"
+        return f"SQLStore({self.name!r}, table_prefix={self._schema.prefix!r})"
 
     def __enter__(self) -> Self:
         return self
@@ -79,6 +82,11 @@ class SQLStore:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    @property
+    def name(self) -> str:
+        """Return the URL without its password."""
+        return self._database.name
 
     @property
     def metadata(self) -> sa.MetaData:
