@@ -25,8 +25,9 @@ from smsretry.core.outcome import (
     RetryAfter,
 )
 from smsretry.core.policy import OnUnknown, RetryPolicy
-from smsretry.errors import ConfigurationError, ProviderError
+from smsretry.errors import ProviderError
 from smsretry.ports import AnalyticsSink, CanLookUp, Classifier, Clock, Journal, SMSSender
+from smsretry.wiring import check_callable, check_clock, check_policy, check_sender, checked_sinks
 
 if TYPE_CHECKING:
     from smsretry.journaled import Journaled
@@ -62,7 +63,8 @@ class Dispatcher:
     counts the time that the machine sleeps (the default is such a one).
 
     Constructing it opens nothing, and it holds no state of its own: one may stand at module level and serve every
-    thread and forked process. Raises `smsretry.ConfigurationError` where a sink cannot record.
+    thread and forked process. Raises `smsretry.ConfigurationError` for a sender that cannot send, a sink that
+    cannot record, a policy that is none and a clock without aware times.
     """
 
     def __init__(
@@ -78,6 +80,10 @@ class Dispatcher:
         lease_s: float = LEASE_S,
         elapsed: Callable[[], float] | None = None,
     ) -> None:
+        check_sender(sender)
+        check_policy(policy)
+        check_clock(clock)
+        check_callable("draw", draw)
         self.policy = policy
         self.clock = clock
         self._sender = sender
@@ -85,7 +91,8 @@ class Dispatcher:
         self._asks = cast("CanLookUp", sender) if callable(getattr(sender, "find", None)) else None
         own: Classifier = getattr(sender, "classify", classify_error)
         self._classify = own if classify is None else classify
-        self._sinks = _checked_sinks(sink)
+        check_callable("classify", self._classify)
+        self._sinks = checked_sinks(sink)
         self._draw = draw
         self.journal = journal
         self.lease_s = lease_s
@@ -265,16 +272,6 @@ class Dispatcher:
             except Exception as error:  # noqa: BLE001  # analytics never change an outcome
                 lost = (type(sink).__qualname__, event.event_id, type(error).__qualname__)
                 _complain("%s lost event %s: %s", *lost)
-
-
-def _checked_sinks(sink: AnalyticsSink | Iterable[AnalyticsSink]) -> tuple[AnalyticsSink, ...]:
-    sinks: tuple[Any, ...] = (sink,) if not isinstance(sink, Iterable) or hasattr(sink, "record") else tuple(sink)
-    for one in sinks:
-        if not callable(getattr(one, "record", None)):
-            raise ConfigurationError(
-                f"sink must have a method record(event), got {type(one).__name__}. Pass one of it."
-            )
-    return sinks
 
 
 def _complain(text: str, *values: object) -> None:

@@ -1,0 +1,64 @@
+"""Check the parts that a dispatcher is put together from, so that a wrong one is told at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any, Final
+
+from smsretry.core.policy import RetryPolicy
+from smsretry.errors import ConfigurationError
+
+_NOT_PLAIN: Final = 0x20 | 0x80 | 0x200
+"""The flags of a code object that mark a generator, a coroutine and an async generator: ``inspect.CO_GENERATOR`` …"""
+
+
+def check_sender(sender: object) -> None:
+    """Raise `ConfigurationError` where ``sender`` cannot send."""
+    if isinstance(sender, type) or not callable(getattr(sender, "send", None)):
+        raise ConfigurationError(f"sender must have a method send(message), got {_shown(sender)}. Pass a sender.")
+    _check_plain("send", sender)
+
+
+def check_policy(policy: object) -> None:
+    """Raise `ConfigurationError` where ``policy`` is none."""
+    if not isinstance(policy, RetryPolicy):
+        raise ConfigurationError(f"policy must be a RetryPolicy, got {_shown(policy)}. Leave it out for the default.")
+
+
+def check_callable(name: str, value: object) -> None:
+    """Raise `ConfigurationError` where ``value`` cannot be called."""
+    if not callable(value):
+        raise ConfigurationError(f"{name} must be a function, got {_shown(value)}. Leave it out for the default.")
+
+
+def check_clock(clock: Any) -> None:
+    """Raise `ConfigurationError` where ``clock`` does not tell aware times: naive ones cannot be compared with them."""
+    check_callable("clock", clock)
+    told = clock()
+    if not isinstance(told, datetime) or told.utcoffset() is None:
+        what = "a naive datetime" if isinstance(told, datetime) else f"a {type(told).__name__}"
+        raise ConfigurationError(f"clock must return an aware datetime, got {what}. Use lambda: datetime.now(UTC).")
+
+
+def checked_sinks(sink: Any) -> tuple[Any, ...]:
+    """Return one sink or several as a tuple; raise `ConfigurationError` where one cannot record."""
+    sinks: tuple[Any, ...] = (sink,) if not isinstance(sink, Iterable) or hasattr(sink, "record") else tuple(sink)
+    for one in sinks:
+        if isinstance(one, type) or not callable(getattr(one, "record", None)):
+            raise ConfigurationError(f"sink must have a method record(event), got {_shown(one)}. Pass one of it.")
+        _check_plain("record", one)
+    return sinks
+
+
+def _check_plain(name: str, part: object) -> None:
+    flags = getattr(getattr(getattr(part, name), "__code__", None), "co_flags", 0)
+    if isinstance(flags, int) and flags & _NOT_PLAIN:
+        what = f"{type(part).__name__}.{name}"
+        raise ConfigurationError(
+            f"{what} must be a plain function, got one that only promises to run. Let it do its work."
+        )
+
+
+def _shown(value: object) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__

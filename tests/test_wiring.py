@@ -1,0 +1,67 @@
+"""What a dispatcher is put together from is checked when it is made."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from smsretry import ConfigurationError, Dispatcher
+from smsretry.testing import RecordingSink, ScriptedSender
+
+
+class AsyncSender:
+    async def send(self, message: Any) -> None: ...
+
+
+class GeneratorSender:
+    def send(self, message: Any) -> Any:
+        yield message
+
+
+class AsyncSink:
+    async def record(self, event: Any) -> None: ...
+
+
+@pytest.mark.parametrize("sender", [None, object(), ScriptedSender, "twilio"])
+def test_a_sender_that_cannot_send_is_refused(sender: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"sender must have a method send\(message\), got "):
+        Dispatcher(sender)
+
+
+@pytest.mark.parametrize("sender", [AsyncSender(), GeneratorSender()])
+def test_a_sender_that_would_only_promise_to_send_is_refused(sender: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"Sender\.send must be a plain function"):
+        Dispatcher(sender)
+
+
+@pytest.mark.parametrize("policy", [None, {}, 3])
+def test_a_policy_that_is_none_is_refused(policy: Any) -> None:
+    with pytest.raises(ConfigurationError, match="policy must be a RetryPolicy, got"):
+        Dispatcher(ScriptedSender(), policy=policy)
+
+
+@pytest.mark.parametrize("sink", [RecordingSink, [RecordingSink], [None], "sqlite:///sms.db", {"a": 1}])
+def test_a_sink_that_cannot_record_is_refused(sink: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"sink must have a method record\(event\), got"):
+        Dispatcher(ScriptedSender(), sink=sink)
+
+
+def test_a_sink_that_would_only_promise_to_record_is_refused() -> None:
+    sink: Any = AsyncSink()
+    with pytest.raises(ConfigurationError, match=r"AsyncSink\.record must be a plain function"):
+        Dispatcher(ScriptedSender(), sink=sink)
+
+
+@pytest.mark.parametrize(("clock", "got"), [(datetime.now, "a naive datetime"), (time.time, "a float")])
+def test_a_clock_that_does_not_tell_aware_times_is_refused(clock: Any, got: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"clock must return an aware datetime, got {got}"):
+        Dispatcher(ScriptedSender(), clock=clock)
+
+
+@pytest.mark.parametrize("name", ["clock", "classify", "draw"])
+def test_what_must_be_called_is_refused_where_it_cannot_be(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{name} must be a function, got str"):
+        Dispatcher(ScriptedSender(), **{name: "x"})
