@@ -22,6 +22,8 @@ from smsretry import (
     Message,
     Receipt,
     RetryAfter,
+    SendFailed,
+    SendUnknown,
 )
 from smsretry.core.classify import chain, classify_error
 from smsretry.errors import ProviderError
@@ -177,3 +179,24 @@ def test_a_sender_that_recovers_is_accepted_after_an_exception() -> None:
     first = dispatcher.attempt(MESSAGE)
     assert isinstance(first, RetryAfter)
     assert isinstance(dispatcher.attempt(MESSAGE, first.state), Accepted)
+
+
+@pytest.mark.parametrize("kind", [FailureKind.RATE_LIMITED, FailureKind.LOST_ANSWER, FailureKind.INVALID_NUMBER])
+def test_a_text_that_another_dispatcher_gave_up_has_failed_for_good(kind: FailureKind) -> None:
+    ended = SendFailed("m", GiveUpReason.RETRIES_EXHAUSTED, 4, Failure.of(kind, code=7, detail="why").to_dict())
+    failure = classify_error(ended)
+    assert (failure.retryable, failure.maybe_sent, failure.code, failure.detail) == (False, False, 7, "why")
+    assert failure.kind is (FailureKind.OTHER if kind is FailureKind.LOST_ANSWER else kind)
+
+
+@pytest.mark.parametrize("kind", [FailureKind.TEMPORARY, FailureKind.LOST_ANSWER])
+def test_a_text_of_which_another_dispatcher_could_not_tell_may_have_been_sent(kind: FailureKind) -> None:
+    ended = SendUnknown("m", GiveUpReason.OUTCOME_UNKNOWN, 1, Failure.of(kind).to_dict())
+    failure = classify_error(ended)
+    assert (failure.kind, failure.retryable, failure.maybe_sent) == (kind, False, True)
+
+
+def test_an_end_whose_arguments_somebody_changed_may_have_been_sent() -> None:
+    ended = SendFailed("m", GiveUpReason.PERMANENT, 1, {})
+    ended.args = ("gone",)
+    assert classify_error(ended).maybe_sent

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final, assert_never
 
@@ -10,7 +11,7 @@ from smsretry.core.failure import Failure, FailureKind
 from smsretry.core.http import failure_of_status, http_date, retry_after_s
 from smsretry.core.mask import mask_numbers_in
 from smsretry.core.network import Departure, attribute, departure_of, innermost, names_of
-from smsretry.errors import ConfigurationError, InvalidMessage, ProviderError
+from smsretry.errors import ConfigurationError, InvalidMessage, NotAccepted, ProviderError, SendFailed
 
 LONGEST_DETAIL: Final = 300
 """Characters of a provider's words that a `Failure` keeps."""
@@ -92,6 +93,8 @@ def _classify_one(error: Exception) -> Failure:
     kind = type(error)  # isinstance would ask the exception itself, which may raise
     if issubclass(kind, ProviderError):
         return _stated(error)
+    if issubclass(kind, NotAccepted):
+        return _ended(error)
     if issubclass(kind, InvalidMessage):
         return Failure.of(FailureKind.CONTENT, detail=_own_words(error))
     if issubclass(kind, ConfigurationError):
@@ -130,6 +133,17 @@ def _stated(error: Exception) -> Failure:
     if isinstance(failure, Failure):
         return failure
     return Failure.of(FailureKind.LOST_ANSWER, detail=named(error), unmapped=True)  # its args were changed
+
+
+def _ended(error: Exception) -> Failure:
+    """Judge the end that another dispatcher came to: it retried, so nothing is tried again."""
+    failure = attribute(error, "failure")
+    if not isinstance(failure, Failure):
+        return Failure.of(FailureKind.LOST_ANSWER, detail=named(error), unmapped=True)  # its args were changed
+    if not issubclass(type(error), SendFailed):
+        return replace(failure, retryable=False, maybe_sent=True)
+    kind = FailureKind.OTHER if failure.kind is FailureKind.LOST_ANSWER else failure.kind  # a look-up settled it
+    return replace(failure, kind=kind, retryable=False, maybe_sent=False)
 
 
 def _own_words(error: Exception) -> str:
