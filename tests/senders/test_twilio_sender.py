@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -242,9 +243,45 @@ def test_an_option_goes_before_the_environment(simulator: TwilioSimulator) -> No
     assert posted(simulator)["MessagingServiceSid"] == [SERVICE]
 
 
-def test_a_base_url_must_be_one() -> None:
-    with pytest.raises(ConfigurationError, match="base_url must begin with https:// or http://, got 'localhost:9'"):
-        TwilioSender(ACCOUNT_SID, AUTH_TOKEN, from_number=FROM, base_url="localhost:9").send(MESSAGE)
+@pytest.mark.parametrize("option", ["base_url", "status_callback_url"])
+@pytest.mark.parametrize("url", ["localhost:9", "http://[::1", "http://", "http://h:port", "http://h/ x", 7])
+def test_a_url_must_be_one(option: str, url: Any) -> None:
+    with pytest.raises(ConfigurationError, match=f"{option} must be a URL that begins with https:// or http://, got"):
+        TwilioSender(ACCOUNT_SID, AUTH_TOKEN, **{option: url})
+
+
+def test_a_url_in_the_environment_is_told_by_its_name_at_the_first_use() -> None:
+    with pytest.raises(ConfigurationError, match="TWILIO_BASE_URL must be a URL"):
+        TwilioSender.from_env({**ENV, "TWILIO_BASE_URL": "localhost:9"}).send(MESSAGE)
+
+
+@pytest.mark.parametrize("url", ["http://u:secret@h", "http://u:secret@h:port", "u:secret@h"])
+def test_a_password_in_a_url_is_not_shown(url: str) -> None:
+    try:
+        shown = repr(TwilioSender(ACCOUNT_SID, AUTH_TOKEN, base_url=url))
+    except ConfigurationError as error:
+        shown = str(error)
+    assert "secret" not in shown
+    assert "***@h" in shown
+
+
+@pytest.mark.parametrize("name", ["account_sid", "auth_token", "api_key", "api_secret"])
+@pytest.mark.parametrize("value", ["tök€n", "to ken\n", 7])
+def test_credentials_that_no_header_can_carry_are_told_at_once_and_not_shown(name: str, value: Any) -> None:
+    given = {"account_sid": ACCOUNT_SID, "auth_token": AUTH_TOKEN, name: value}
+    with pytest.raises(ConfigurationError, match=f"{name} must be a str of printable ASCII") as caught:
+        TwilioSender(**given)
+    assert str(value) not in str(caught.value)
+
+
+def test_credentials_in_the_environment_that_no_header_can_carry_are_told_at_the_first_use() -> None:
+    with pytest.raises(ConfigurationError, match="TWILIO_AUTH_TOKEN must be a str of printable ASCII"):
+        TwilioSender.from_env({**ENV, "TWILIO_AUTH_TOKEN": "tök€n"}).send(MESSAGE)
+
+
+def test_an_account_may_be_named_beside_the_environment() -> None:
+    sender = TwilioSender.from_env(ENV, account_sid="AC" + "7" * 32)
+    assert sender.account_key == "twilio:AC" + "7" * 32
 
 
 @pytest.mark.parametrize(
@@ -256,6 +293,11 @@ def test_a_base_url_must_be_one() -> None:
         ("timeout_s", float("inf")),
         ("connect_timeout_s", 0.0),
         ("max_connections", 0),
+        ("max_connections", 1.5),
+        ("max_connections", True),
+        ("timeout_s", 1e10),
+        ("timeout_s", "10"),
+        ("timeout_s", True),
     ],
 )
 def test_a_bad_number_is_told_at_once(option: str, value: float) -> None:

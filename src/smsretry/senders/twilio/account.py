@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
+from urllib.parse import urlsplit
 
 from smsretry.core.mask import mask_number
 from smsretry.core.message import Message
@@ -21,11 +22,13 @@ VARIABLES: Final[Mapping[str, str]] = {
     "base_url": "TWILIO_BASE_URL",
 }
 """The environment variable of each setting."""
+ARGUMENTS: Final[Mapping[str, str]] = {name: name for name in VARIABLES}
+"""The argument of each setting."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Hold what was given, None for what was not; nothing is checked."""
+    """Hold what was given, None for what was not; whether it is complete is not checked."""
 
     account_sid: str | None = None
     auth_token: str | None = field(default=None, repr=False)
@@ -40,9 +43,17 @@ class Settings:
             "account_sid": self.account_sid and mask_number(self.account_sid),
             "from_number": self.from_number and mask_number(self.from_number),
             "messaging_service_sid": self.messaging_service_sid,
-            "base_url": self.base_url,
+            "base_url": self.base_url and shown_url(self.base_url),
         }
         return ", ".join(f"{name}={value!r}" for name, value in shown.items() if value)
+
+    def checked(self, names: Mapping[str, str]) -> Settings:
+        """Return these settings; raise `ConfigurationError` for a value that no request could carry, by ``names``."""
+        for name in ("account_sid", "auth_token", "api_key", "api_secret"):
+            _check_credential(names[name], getattr(self, name))
+        if self.base_url:
+            check_url(names["base_url"], self.base_url)
+        return self
 
     def completed_from(self, env: Mapping[str, str]) -> Settings:
         """Return these settings with ``env`` for what was not given; one given sender, or login, replaces the other."""
@@ -67,14 +78,15 @@ class Account:
     @classmethod
     def checked(cls, settings: Settings, *, from_env: bool) -> Account:
         """Return the account; raise `ConfigurationError` that names the argument or variable which is missing."""
-        names = VARIABLES if from_env else {name: name for name in VARIABLES}
+        names = VARIABLES if from_env else ARGUMENTS
+        settings.checked(names)
         username, password = _login(settings, names)
         return cls(
             account_sid=_needed("account_sid", settings, names),
             username=username,
             password=password,
             sender=_default_sender(settings, names),
-            base_url=_base_url(settings, names),
+            base_url=settings.base_url.rstrip("/") if settings.base_url else None,
         )
 
     def sender_of(self, message: Message) -> Sender:
@@ -123,10 +135,34 @@ def _default_sender(settings: Settings, names: Mapping[str, str]) -> Sender | No
     return Sender(from_=settings.from_number) if settings.from_number else None
 
 
-def _base_url(settings: Settings, names: Mapping[str, str]) -> str | None:
-    if settings.base_url and not settings.base_url.startswith(("https://", "http://")):
+def check_url(name: str, url: object) -> None:
+    """Raise `ConfigurationError` that calls ``url`` by ``name`` where it is no http or https URL."""
+    if not isinstance(url, str) or not _is_url(url):
+        shown = repr(shown_url(url)) if isinstance(url, str) else type(url).__name__
         raise ConfigurationError(
-            f"{names['base_url']} must begin with https:// or http://, got {settings.base_url!r}. Leave it out to "
-            "reach Twilio itself."
+            f"{name} must be a URL that begins with https:// or http://, got {shown}. Correct it, or leave it out."
         )
-    return settings.base_url.rstrip("/") if settings.base_url else None
+
+
+def shown_url(url: str) -> str:
+    """Return ``url`` without the name and password that may stand in it."""
+    before, at, rest = url.rpartition("@")
+    scheme, slashes, _ = before.partition("://")
+    return f"{scheme if slashes else ''}{slashes}***@{rest}" if at else url
+
+
+def _is_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        is_complete = bool(parts.hostname) and parts.port is not False  # a port that is none raises
+    except ValueError:
+        return False
+    return is_complete and parts.scheme in {"http", "https"} and url.isprintable() and " " not in url
+
+
+def _check_credential(name: str, value: object) -> None:
+    if value is not None and not (isinstance(value, str) and value.isascii() and value.isprintable()):
+        raise ConfigurationError(
+            f"{name} must be a str of printable ASCII, which is all that a request can carry (it is not shown here). "
+            "Copy it from Twilio's console."
+        )

@@ -16,7 +16,7 @@ from smsretry.core.failure import Failure, FailureKind
 from smsretry.core.message import Message, Receipt
 from smsretry.errors import ConfigurationError, ProviderError
 from smsretry.ports import CannotTell, Clock, Found, LookUp
-from smsretry.senders.twilio.account import Account, Settings
+from smsretry.senders.twilio.account import ARGUMENTS, Account, Settings, check_url
 from smsretry.senders.twilio.classify import twilio_classifier
 from smsretry.senders.twilio.lookup import ListedMessage, OwnSids, count, verdict
 from smsretry.senders.twilio_codes import PROVIDER
@@ -24,6 +24,8 @@ from smsretry.senders.twilio_codes import PROVIDER
 CALLBACK_PARAMETER: Final = "smsretry_id"
 """The query parameter under which a status callback URL carries our message's id."""
 LONGEST_VALIDITY_S: Final = 36_000
+LONGEST_TIMEOUT_S: Final = 86_400.0
+"""A day: sockets take 24 days at most."""
 PAGE_SIZE: Final = 1_000
 MOST_PAGES: Final = 20
 
@@ -31,7 +33,7 @@ _API: Final = "2010-04-01"
 
 
 class TwilioOptions(TypedDict, total=False):
-    """Name what `TwilioSender` takes beside the credentials of the account."""
+    """Name what `TwilioSender` takes beside the account's SID and token."""
 
     api_key: str | None
     api_secret: str | None
@@ -56,7 +58,7 @@ class TwilioSender:
     delivery; the message's id is added to its query as ``smsretry_id``. ``clock`` tells the time.
 
     Constructing it opens nothing and imports no client, so one may stand at module level; every process makes its own
-    connections at its first send. What is missing is told then, as a `ConfigurationError`.
+    connections at its first send. What is missing is told then, as a `ConfigurationError`; what cannot be, at once.
 
     Needs the extra ``twilio``.
     """
@@ -85,26 +87,35 @@ class TwilioSender:
             from_number=from_number,
             messaging_service_sid=messaging_service_sid,
             base_url=base_url,
-        )
+        ).checked(ARGUMENTS)
         self._env: Mapping[str, str] | None = None
         self._timeout_s = _positive("timeout_s", timeout_s)
         self._connect_timeout_s = _positive("connect_timeout_s", connect_timeout_s)
         self._max_connections = _at_least_one("max_connections", max_connections)
+        if status_callback_url is not None:
+            check_url("status_callback_url", status_callback_url)
         self._status_callback_url = status_callback_url
         self._clock = clock or _utc_now
         self.classify = twilio_classifier(clock=self._clock)
         self._processes: dict[int, _Process] = {}
 
     @classmethod
-    def from_env(cls, env: Mapping[str, str] = os.environ, **options: Unpack[TwilioOptions]) -> Self:
+    def from_env(
+        cls,
+        env: Mapping[str, str] = os.environ,
+        *,
+        account_sid: str | None = None,
+        auth_token: str | None = None,
+        **options: Unpack[TwilioOptions],
+    ) -> Self:
         """Return a sender that reads ``TWILIO_ACCOUNT_SID``, ``TWILIO_AUTH_TOKEN`` and their like from ``env``.
 
         It reads them at the first use, so that a process that only enqueues needs none of them. They are
         ``TWILIO_ACCOUNT_SID``; ``TWILIO_AUTH_TOKEN``, or ``TWILIO_API_KEY`` and ``TWILIO_API_SECRET``;
         ``TWILIO_FROM_NUMBER`` or ``TWILIO_MESSAGING_SERVICE_SID``; and ``TWILIO_BASE_URL`` for a simulator.
-        ``options`` go before the environment.
+        What is given here goes before the environment.
         """
-        sender = cls(None, **options)
+        sender = cls(account_sid, auth_token, **options)
         sender._env = env
         return sender
 
@@ -301,14 +312,18 @@ def _http_module() -> ModuleType:
 
 
 def _positive(name: str, value: float) -> float:
-    if not 0 < value < math.inf:
-        raise ConfigurationError(f"{name} must be more than 0 and finite, got {value!r}. Give it in seconds.")
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value <= LONGEST_TIMEOUT_S:
+        raise ConfigurationError(
+            f"{name} must be more than 0 and {LONGEST_TIMEOUT_S:.0f} at most, got {value!r}. Give it in seconds."
+        )
     return float(value)
 
 
 def _at_least_one(name: str, value: int) -> int:
-    if value < 1:
-        raise ConfigurationError(f"{name} must be 1 or more, got {value!r}. Use the number of threads that send.")
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ConfigurationError(
+            f"{name} must be a whole number of 1 or more, got {value!r}. Use the number of threads that send."
+        )
     return value
 
 
