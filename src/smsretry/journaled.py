@@ -28,7 +28,7 @@ MARGIN_S: Final = 5.0
 """What must be left of a lease, beyond the longest that the sender takes, when a send begins; a quarter of the lease
 where that is less."""
 LONGEST_SEND_S: Final = 30.0
-"""How long a send is taken to last where the sender has no ``timeout_s``."""
+"""How long a send is taken to last where the sender has no ``timeout_s``; half of the lease where that is less."""
 SLOWEST_BEGIN_S: Final = 30.0
 """A claim that took longer is given back: its time tells too little about the present one."""
 _SLOWEST: Final = 5
@@ -83,8 +83,8 @@ class Journaled:
     elapsed: Callable[[], float] = since_boot
 
     def __post_init__(self) -> None:
-        least_s = _longest_send_s(self.sender) + MARGIN_S
-        if not self.needed_s < self.lease_s < math.inf:
+        if not 0.0 < self.lease_s < math.inf or self.needed_s >= self.lease_s:
+            least_s = self.longest_send_s + MARGIN_S
             raise ConfigurationError(
                 f"lease_s must outlast a send with a margin ({least_s:g} seconds: the sender's timeout_s and more), "
                 f"got {self.lease_s!r}. Use {2 * least_s:g} or more."
@@ -93,7 +93,12 @@ class Journaled:
     @property
     def needed_s(self) -> float:
         """Return what must be left of a lease, in seconds, when a send begins."""
-        return _longest_send_s(self.sender) + min(MARGIN_S, self.lease_s / 4)
+        return self.longest_send_s + min(MARGIN_S, self.lease_s / 4)
+
+    @property
+    def longest_send_s(self) -> float:
+        """Return how long a send may take: the sender's ``timeout_s``, or a guess where it has none."""
+        return float(getattr(self.sender, "timeout_s", min(LONGEST_SEND_S, self.lease_s / 2)))
 
     def attempt(self, message: Message, hint: AttemptState, *, rerun: bool) -> Outcome:
         """Make the next attempt of ``message`` as the journal knows it; ``hint`` is what came with it."""
@@ -266,7 +271,7 @@ class _Turn:
 
     def make_sure_again(self) -> None:
         """Do so once more on the way, where connecting and the like have used up the margin."""
-        if self.left_s() < _longest_send_s(self.of.sender):
+        if self.left_s() < self.of.longest_send_s:
             self._renew()
 
     def _renew(self) -> None:
@@ -340,7 +345,3 @@ def _not_ours(why: str) -> ProviderError:
 def _account_of(sender: SMSSender) -> str:
     """Return what names the account that ``sender`` sends from: its ``account_key``, else its class."""
     return str(getattr(sender, "account_key", None) or type(sender).__qualname__)
-
-
-def _longest_send_s(sender: SMSSender) -> float:
-    return float(getattr(sender, "timeout_s", LONGEST_SEND_S))
