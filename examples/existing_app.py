@@ -21,7 +21,7 @@ from typing import Any
 from celery import Celery
 from celery.exceptions import Reject, Retry
 
-from smsretry import Dispatcher, Message
+from smsretry import Dispatcher, Message, NotAccepted
 from smsretry.adapters.celery import deliver
 from smsretry.senders.twilio import TwilioSender
 
@@ -62,7 +62,7 @@ class Clinic:
 clinic = Clinic(os.environ.get("CLINIC_DATABASE", "clinic.db"))
 
 
-@app.task(bind=True, name="clinic.remind", acks_late=True, reject_on_worker_lost=True)
+@app.task(bind=True, name="clinic.remind", acks_late=True, reject_on_worker_lost=True, throws=(NotAccepted,))
 def remind(self: Any, appointment_id: int) -> None:
     """Remind one patient. The whole body runs again on each retry, so it renders the same text every time."""
     try:

@@ -35,6 +35,9 @@ def send_with_retry(
     Return the provider's `Receipt`. Raise `smsretry.SendFailed` where it was not taken and `smsretry.SendUnknown` where
     nobody can tell, both `smsretry.NotAccepted`; where an attempt ended it, the sender's exception is its
     ``__cause__``. A message without an id gets one for this call.
+
+    It may sleep for long: 14 seconds in all by default, but 10.6 hours where the sender's queue at the provider is full
+    (Twilio's 21611). Give the message a ``send_before``, or the policy a limit for `FailureKind.QUEUE_FULL`.
     """
     if message.id is None:
         message = message.with_id(new_id())

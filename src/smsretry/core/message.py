@@ -36,7 +36,8 @@ class Message:
     message into every event; keep numbers and names out of it.
 
     ``id`` is the dedupe key: the same message must have the same id whenever it is submitted again, so build it from
-    what identifies it in the application (``f"{campaign}:{customer_id}"``). Where it is left out, the adapter fills in
+    what identifies it in the application (``f"{campaign}:{customer_id}"``), never from its number: ids are in logs,
+    events and tables. Where it is left out, the adapter fills in
     one that a re-run shares, such as the queue's task id.
 
     Raises `InvalidMessage` (a `ValueError`) that names the field.
