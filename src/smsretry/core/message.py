@@ -142,9 +142,14 @@ def _is_writable(text: str) -> bool:
 def _check_name(name: str, value: object) -> None:
     if value is None:
         return
-    if not isinstance(value, str) or not 1 <= len(value) <= LONGEST_ID or not value.isprintable():
-        got = f"{len(value)} characters" if isinstance(value, str) else type(value).__name__
-        raise InvalidMessage(f"{name} must be 1 to {LONGEST_ID} printable characters, got {got}. Shorten it.")
+    if not isinstance(value, str):
+        raise InvalidMessage(f"{name} must be a str, got {type(value).__name__}. Use str(...).")
+    if not value:
+        raise InvalidMessage(f"{name} must not be empty. Leave it out, or give one.")
+    if len(value) > LONGEST_ID:
+        raise InvalidMessage(f"{name} must have {LONGEST_ID} characters at most, got {len(value)}. Shorten it.")
+    if not value.isprintable():
+        raise InvalidMessage(f"{name} must be printable, got a control character. Remove it.")
 
 
 def _check_sender_id(sender_id: object) -> None:
@@ -193,12 +198,26 @@ def _checked_metadata(metadata: object) -> dict[str, Any]:
     if not metadata:
         return {}
     try:
-        return _json_copy(metadata)
+        copied, has_text_keys = _json_copy(metadata), _has_text_keys(metadata)
     except (TypeError, ValueError, RecursionError) as error:
         reason = type(error).__name__
         raise InvalidMessage(
             f"metadata must be JSON ({reason}). Use str, int, float, bool, None, list, dict."
         ) from error
+    if not has_text_keys:
+        raise InvalidMessage("metadata must be a mapping with str keys, all the way down. Write str(key).")
+    return copied
+
+
+def _has_text_keys(value: object) -> bool:
+    """Say whether every mapping within ``value`` has str keys only: JSON would turn 1 into "1"."""
+    match value:
+        case Mapping():
+            return all(isinstance(key, str) and _has_text_keys(inner) for key, inner in value.items())
+        case list() | tuple():
+            return all(map(_has_text_keys, value))
+        case _:
+            return True
 
 
 def _json_copy(metadata: Mapping[str, Any]) -> dict[str, Any]:
