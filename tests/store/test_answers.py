@@ -141,5 +141,20 @@ def test_a_purge_of_many_messages_takes_them_in_turns(memory_store: SQLStore) ->
 
 @pytest.mark.parametrize("age", [timedelta(seconds=-1), 90])
 def test_a_purge_of_the_future_is_refused(age: timedelta) -> None:
-    with pytest.raises(ValueError, match=r"older_than must be a timedelta of 0 or more, got .* timedelta\(days=90\)"):
+    with pytest.raises(
+        ValueError, match=r"older_than must be a timedelta of 0 to 36525 days, got .* timedelta\(days=90\)"
+    ):
         SQLStore("sqlite://").purge(age)
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(1)"])
+def test_an_export_holds_no_formula(store: SQLStore, name: str) -> None:
+    store.record(failed(name))
+    target = io.StringIO(newline="")
+    assert store.export_csv(target, "spring") == 1
+    assert next(csv.DictReader(io.StringIO(target.getvalue())))["message_id"] == f"'{name}"
+
+
+def test_nothing_is_older_than_a_hundred_years(store: SQLStore) -> None:
+    with pytest.raises(ValueError, match="older_than must be a timedelta of 0 to 36525 days"):
+        store.purge(timedelta.max)

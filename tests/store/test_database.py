@@ -239,7 +239,13 @@ def test_a_folder_that_does_not_exist_is_named(tmp_path: Path) -> None:
         store.record(accepted("m"))
 
 
-@pytest.mark.parametrize("prefix", ["1st_", "Sms_", "sms-", "x" * 31, "sms;drop", None])
+@pytest.mark.parametrize("busy_timeout_s", [-1, 0, "x", None, True, float("nan"), float("inf"), 1e30])
+def test_a_patience_that_cannot_be_is_refused(busy_timeout_s: Any) -> None:
+    with pytest.raises(ConfigurationError, match="busy_timeout_s must be more than 0 and 86400 at most"):
+        SQLStore("sqlite://", busy_timeout_s=busy_timeout_s)
+
+
+@pytest.mark.parametrize("prefix", ["sqlite_", "pg_", "1st_", "Sms_", "sms-", "x" * 31, "sms;drop", None])
 def test_a_prefix_that_is_no_name_is_refused(prefix: str) -> None:
     with pytest.raises(ConfigurationError, match="table_prefix must be up to 30 of a-z, 0-9 and _"):
         SQLStore("sqlite://", table_prefix=prefix)

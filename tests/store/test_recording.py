@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -186,3 +187,9 @@ def counted(store: SQLStore, campaign: str, events: list[Event]) -> dict[str, in
     summary = store.campaign_summary(campaign)
     assert summary.planned == len({event.message_id for event in events})
     return figures(summary)
+
+
+@pytest.mark.parametrize("reason", [None, 7, ["no consent"]])
+def test_a_reason_for_a_skip_is_a_text(store: SQLStore, reason: Any) -> None:
+    with pytest.raises(InvalidMessage, match="reason must be a str, got"):
+        store.skipped("m", reason)

@@ -35,6 +35,8 @@ _PASSING: Final = frozenset({"40001", "40P01"})
 """SQLSTATEs of PostgreSQL that ask for the transaction again: serialization failure, deadlock."""
 FINGERPRINT_KEY: Final = "fingerprint_key"
 """The row of the table meta with the secret that fingerprints of texts are made with."""
+LONGEST_PATIENCE_S: Final = 86_400.0
+"""A day: SQLite counts milliseconds in 32 bits, which are 24 days."""
 _MOST_TRIES: Final = 3
 _PAUSE_S: Final = 0.02
 
@@ -66,6 +68,7 @@ class Database:
     def __init__(
         self, url: str | sa.URL | sa.Engine, schema: Schema, *, busy_timeout_s: float, create: bool = True
     ) -> None:
+        _check_patience(busy_timeout_s)
         self._schema = schema
         self._create = create
         self._busy_timeout_s = busy_timeout_s
@@ -340,6 +343,16 @@ def _make_durable(connection: Any, _: object) -> None:
 def _check_kind(kind: str) -> None:
     if kind not in _ISOLATION:
         msg = f"SQLStore works on SQLite and PostgreSQL, got {kind!r}. Use 'sqlite:///…' or 'postgresql+psycopg://…'."
+        raise ConfigurationError(msg)
+
+
+def _check_patience(busy_timeout_s: Any) -> None:
+    is_number = isinstance(busy_timeout_s, (int, float)) and not isinstance(busy_timeout_s, bool)
+    if not is_number or not 0 < busy_timeout_s <= LONGEST_PATIENCE_S:
+        msg = (
+            f"busy_timeout_s must be more than 0 and {LONGEST_PATIENCE_S:.0f} at most, got {busy_timeout_s!r}. "
+            "Give it in seconds."
+        )
         raise ConfigurationError(msg)
 
 

@@ -15,6 +15,8 @@ from smsretry.store.schema import Schema
 CSV_COLUMNS: Final = tuple(MessageRecord.__dataclass_fields__)
 """The columns of an export: the fields of `MessageRecord`."""
 _ENDED_BADLY: Final = tuple(state.value for state in (MessageState.FAILED, MessageState.EXPIRED, MessageState.UNKNOWN))
+_FORMULAS: Final = ("=", "+", "-", "@", "\t", "\r")
+"""Beginnings that a spreadsheet takes for a formula."""
 _BATCH: Final = 1_000
 _MESSAGE_COLUMNS: Final = tuple(name for name in CSV_COLUMNS if name != "message_id")
 _ATTEMPT_COLUMNS: Final = tuple(AttemptRecord.__dataclass_fields__)
@@ -110,5 +112,7 @@ def _most_first(counts: Iterator[ReasonCount]) -> tuple[ReasonCount, ...]:
 
 
 def _in_csv(value: object) -> object:
+    if isinstance(value, str) and value.startswith(_FORMULAS):
+        return f"'{value}"
     isoformat = getattr(value, "isoformat", None)
     return value if isoformat is None else isoformat()

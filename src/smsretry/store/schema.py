@@ -40,6 +40,7 @@ LONGEST_EVENT_ID: Final = 2 * LONGEST_ID + 90
 """A message id, its counts and, for a text that was taken twice, the provider's id."""
 
 _PREFIX: Final = re.compile(r"[a-z_][a-z0-9_]{0,29}|", re.ASCII)
+_RESERVED: Final = ("sqlite_", "pg_")
 _BIG_KEY: Final = sa.BigInteger().with_variant(sa.Integer(), "sqlite")  # SQLite counts up INTEGER keys only
 
 
@@ -100,9 +101,10 @@ class Schema:
     @classmethod
     def named(cls, prefix: str) -> Self:
         """Return the tables whose names begin with ``prefix``; raise `ConfigurationError` for one that is no name."""
-        if not isinstance(prefix, str) or not _PREFIX.fullmatch(prefix):
+        if not isinstance(prefix, str) or not _PREFIX.fullmatch(prefix) or prefix.startswith(_RESERVED):
             msg = (
-                f"table_prefix must be up to 30 of a-z, 0-9 and _, not beginning with a digit, got {prefix!r}. "
+                "table_prefix must be up to 30 of a-z, 0-9 and _, not beginning with a digit, sqlite_ or pg_, "
+                f"got {prefix!r}. "
                 "Use something like 'smsretry_'."
             )
             raise ConfigurationError(msg)

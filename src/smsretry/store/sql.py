@@ -30,6 +30,7 @@ from smsretry.store.writing import Writer
 BUSY_TIMEOUT_S: Final = 30.0
 """How long a writer waits for the others at a SQLite file, unless told otherwise."""
 _PLANNED_AT_ONCE: Final = 500
+_OLDEST: Final = timedelta(days=36_525)
 
 
 class SQLStore:
@@ -200,6 +201,8 @@ class SQLStore:
         known is not skipped: that weighs more. Raises `smsretry.InvalidMessage` for a message without an id.
         """
         message_id, campaign = _skipped_row(message, campaign)
+        if not isinstance(reason, str):
+            raise InvalidMessage(f"reason must be a str, got {type(reason).__name__}. Give a word or two.")
 
         def note(connection: sa.Connection) -> None:
             fact = fact_of_skip(message_id, campaign or "", reason, self._writer.now(connection))
@@ -236,7 +239,8 @@ class SQLStore:
         """Write one line per message of ``campaign``, ordered by id, and return how many there were.
 
         ``target`` is a path, which is overwritten, or a text file opened with ``newline=""``. The columns are the
-        fields of `MessageRecord`; times are in ISO 8601, and what has no value is empty.
+        fields of `MessageRecord`; times are in ISO 8601, and what has no value is empty. A text that a spreadsheet
+        would take for a formula, since it begins with ``=``, ``+``, ``-`` or ``@``, has an apostrophe before it.
         """
         with self._database.reading() as connection:
             messages = reading.messages_of(connection, self._schema, campaign)
@@ -250,10 +254,11 @@ class SQLStore:
 
         The age is measured by the database's clock. The counters of their campaigns stay. An event of a removed message
         that arrives after all counts anew, so keep messages for longer than the queue may deliver one again.
-        Raises ValueError for a negative age.
+        Raises ValueError for a negative age, and for one of more than a hundred years.
         """
-        if not isinstance(older_than, timedelta) or older_than < timedelta():
-            msg = f"older_than must be a timedelta of 0 or more, got {older_than!r}. Use timedelta(days=90)."
+        if not isinstance(older_than, timedelta) or not timedelta() <= older_than <= _OLDEST:
+            most = _OLDEST.days
+            msg = f"older_than must be a timedelta of 0 to {most} days, got {older_than!r}. Use timedelta(days=90)."
             raise ValueError(msg)
         messages = attempts = 0
         while (batch := self._database.write(lambda connection: self._writer.purge(connection, older_than))).messages:
