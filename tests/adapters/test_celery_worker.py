@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import threading
@@ -17,6 +18,7 @@ from tests.integration.celery_workers import Worker, on_files, on_redis, running
 
 from smsretry import AttemptState, FailureKind, GiveUpReason, Message, Receipt, RetryPolicy, SendFailed, SendUnknown
 from smsretry.errors import ConfigurationError, ProviderError
+from smsretry.store import SQLStore
 
 pytestmark = pytest.mark.integration
 
@@ -46,6 +48,7 @@ def threaded_worker(redis_url: str, tmp_path_factory: pytest.TempPathFactory) ->
     conf = on_redis(redis_url, visibility_timeout=3, global_keyprefix=f"{uuid.uuid4().hex}:")
     with running_worker(TASKS, conf, folder, "--pool=threads", "--concurrency=4", "-E") as worker:
         yield worker
+        gc.collect()  # a result that is collected later looks for its Redis
 
 
 @pytest.fixture(scope="module")
@@ -216,6 +219,42 @@ def test_an_end_that_nobody_knows_is_called_unknown(forking):
         end_of(forking.task("texts.unasked").send(text))
     assert raised.value.reason is GiveUpReason.OUTCOME_UNKNOWN
     assert len(forking.attempts(str(text.id))) == 1
+
+
+def journal_of(worker: Worker) -> SQLStore:
+    return SQLStore(f"sqlite:///{worker.folder / 'journal.db'}")
+
+
+def test_with_a_journal_a_text_that_is_delivered_three_times_is_sent_once(worker):
+    text = message("busy", "taken")
+    results = [worker.task("texts.journaled").apply_async((text.to_dict(),)) for _ in range(3)]
+    assert {end_of(result)["provider_id"] for result in results} == {f"sid-{text.id}"}
+    assert [attempt.answer for attempt in worker.attempts(str(text.id))] == ["busy", "taken"]
+
+
+def test_a_text_that_was_planned_and_never_queued_is_queued_by_the_worker(worker):
+    text = message("taken")
+    with journal_of(worker) as journal:
+        journal.plan(text)
+        assert eventually(lambda: journal.campaign_summary(None).pending == 0)
+    assert len(worker.attempts(str(text.id))) == 1
+
+
+def test_with_a_journal_a_soft_time_limit_during_a_send_is_a_lost_answer(forking):
+    text = message("stuck")
+    receipt = Receipt.from_dict(end_of(forking.task("texts.journaled.limited").send(text)))
+    assert receipt.provider_id == f"sid-{text.id}"
+    assert len(forking.attempts(str(text.id))) == 1
+
+
+def test_a_revoked_text_is_canceled_in_the_journal(threaded):
+    text = message("taken", campaign="revoked")
+    with journal_of(threaded) as journal:
+        journal.plan(text, due_in_s=60)
+        waiting = threaded.task("texts.journaled").send(text, countdown=2)
+        threaded.app.control.revoke(waiting.id)
+        assert eventually(lambda: journal.campaign_summary("revoked").canceled == 1)
+    assert threaded.attempts(str(text.id)) == []
 
 
 def test_events_inspection_and_log_show_neither_number_nor_text(threaded):

@@ -12,7 +12,8 @@ from celery.exceptions import OperationalError
 from tests.integration.celery_sender import FileSender, note
 
 from smsretry import Dispatcher, Message, OnUnknown, RetryPolicy
-from smsretry.adapters.celery import deliver, sms_task
+from smsretry.adapters.celery import deliver, recover_every, sms_task
+from smsretry.store import SQLStore
 
 settings = json.loads(os.environ["SMSRETRY_TEST_CELERY"])
 folder = Path(settings["folder"])
@@ -35,6 +36,12 @@ send_patiently = sms_task(app, Dispatcher(sender, policy=PATIENT), name="texts.p
 send_unasked = sms_task(app, Dispatcher(sender, policy=RetryPolicy(on_unknown=OnUnknown.GIVE_UP)), name="texts.unasked")
 send_in_a_second = sms_task(app, quick, name="texts.limited", soft_time_limit=1)
 send_over_a_bad_line = sms_task(app, quick, name="texts.badline")
+
+journal = SQLStore(f"sqlite:///{folder / 'journal.db'}")
+journaled = Dispatcher(sender, policy=QUICK, journal=journal)
+send_journaled = sms_task(app, journaled, name="texts.journaled")
+send_journaled_in_a_second = sms_task(app, journaled, name="texts.journaled.limited", soft_time_limit=1)
+recover_every(app, journal, send_journaled, every_s=0.5, grace_s=1.0)
 
 
 def make_dispatcher() -> Dispatcher:

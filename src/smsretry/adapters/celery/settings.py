@@ -179,8 +179,8 @@ def _outlasting(task: Task[Any, Any], dispatcher: Dispatcher, timeout_s: float) 
     if dispatcher.journal is not None and dispatcher.lease_s <= timeout_s:
         yield (
             f"{task.name}: a claim in the journal holds for {dispatcher.lease_s:g} s (lease_s of the Dispatcher) and "
-            f"one send may take {timeout_s:g} s, so others take its worker for dead. Set lease_s to {2 * timeout_s + 5:g} "
-            "or more."
+            f"one send may take {timeout_s:g} s, so others take its worker for dead. "
+            f"Set lease_s to {2 * timeout_s + 5:g} or more."
         )
 
 
