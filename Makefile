@@ -32,7 +32,7 @@ $(INSTALLED): export SSL_CERT_FILE ?= $(CERTIFICATES)
 types: export NODE_EXTRA_CA_CERTS ?= $(CERTIFICATES)
 endif
 
-.PHONY: help setup demo test test-all check lint types docs bench clean
+.PHONY: help setup demo test test-all check lint types docs bench chaos clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -91,6 +91,10 @@ docs: $(INSTALLED) ## build the docs into docs/_build/html
 bench: $(INSTALLED) ## measure what one attempt costs, and what each fault of the simulator leads to
 	$(BIN)/python -m benchmarks.overhead
 	$(BIN)/python -m benchmarks.faults
+
+# A shorter one: make chaos CHAOS=--short
+chaos: $(INSTALLED) ## kill and freeze workers, and count the texts that are lost or doubled, beside two other programs
+	$(BIN)/python -m tests.chaos $(CHAOS)
 
 clean: ## remove what the other commands made
 	rm -rf $(VENV) .venv-* build dist docs/_build htmlcov .coverage .coverage.* \

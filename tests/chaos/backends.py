@@ -22,8 +22,8 @@ RESTORE_INTERVAL_S: Final = 2
 QUEUE: Final = "celery"
 _CELERY: Final = {
     "task_ignore_result": True,
-    "worker_prefetch_multiplier": 1,
     "worker_enable_remote_control": False,
+    "worker_lost_wait": 1.0,  # ten seconds by default, in which the task of a killed child keeps its place
     "broker_connection_retry_on_startup": True,
 }
 
@@ -83,7 +83,8 @@ class Embedded(Backend):
 
     def __init__(self, folder: Path) -> None:
         self._queue = folder / "queue"
-        self.celery = folder_broker(self._queue, polling_interval_s=0.02) | _CELERY
+        broker = folder_broker(self._queue, polling_interval_s=0.02)
+        self.celery = {**broker, **_CELERY, "worker_prefetch_multiplier": 1}  # what a worker holds dies with it
         self.store_url = f"sqlite:///{folder / 'sms.db'}"
 
     def has_tasks(self) -> bool:
@@ -102,6 +103,7 @@ class Servers(Backend):
         options = {
             "visibility_timeout": VISIBILITY_TIMEOUT_S,
             "unacked_restore_throttle": 1,
+            "unacked_mutex_expire": 2 * RESTORE_INTERVAL_S,  # else a worker killed in a search ends all for 5 minutes
             "unacked_restore_interval": 2,
         }
         self.celery = {"broker_url": broker.url, "broker_transport_options": options, **_CELERY}

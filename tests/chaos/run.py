@@ -19,7 +19,7 @@ from tests.chaos.trouble import Trouble
 from tests.chaos.workers import Workers
 
 TICK_S: Final = 0.25
-NO_TEXT_S: Final = 6.0
+NO_TEXT_S: Final = 10.0
 """Without a text for so long, what has none yet is left to the time after the trouble."""
 
 
@@ -35,7 +35,7 @@ class Plan:
     @property
     def cap_s(self) -> float:
         """Return how long the run may take."""
-        return 60.0 + 0.1 * self.messages
+        return 60.0 + 0.15 * self.messages
 
 
 def run(plan: Plan, folder: Path) -> Run:

@@ -16,7 +16,7 @@ from typing import Final, Self, assert_never
 from tests.chaos.processes import Group
 from tests.chaos.workers import Pool, Workers
 
-DEEDS_PER_S: Final = 4.0
+DEEDS_PER_S: Final = 3.0
 TICK_S: Final = 0.1
 LONGEST_FREEZE_S: Final = 5.0
 

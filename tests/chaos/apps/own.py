@@ -22,6 +22,7 @@ POLICY: Final = RetryPolicy(
     max_delay_s=2.0,
     settle_after_s=SETTLE_AFTER_S,
     settle_after_error_s=SETTLE_AFTER_S,
+    max_looks=5,
 )
 
 _settings = settings_here()
