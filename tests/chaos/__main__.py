@@ -21,10 +21,13 @@ from tests.chaos.programs import ProgramName
 from tests.chaos.run import Plan, run
 from tests.chaos.table import line_of, table_of, write_json
 from tests.chaos.workers import ROOT
+from tests.servers import ServerMissing
 
 RESULTS: Final = ROOT / "build" / "chaos.json"
 SHORT_MESSAGES: Final = 200
 WIDTH: Final = 120
+INTERRUPTED: Final = 130
+NOT_INSTALLED: Final = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,6 +43,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             runs.append(_run(plan, asked.keep))
             console.print(line_of(runs[-1]), highlight=False)
             write_json(runs, RESULTS)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except ServerMissing as missing:
+        console.print(str(missing))
+        return NOT_INSTALLED
     finally:
         console.print(table_of(runs))
     return int(not all(one.is_clean for one in runs if one.program is ProgramName.OWN))

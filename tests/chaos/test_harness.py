@@ -29,25 +29,25 @@ def pids() -> set[int]:
     return {one.pid for one in all_processes() if not one.is_dead}
 
 
-def test_a_seed_draws_the_same_load_again():
+def test_a_seed_draws_the_same_load_again() -> None:
     assert Load.drawn(50, 1) == Load.drawn(50, 1)
     assert Load.drawn(50, 1).faults != Load.drawn(50, 2).faults
 
 
-def test_every_message_is_taken_after_its_faults_and_each_kind_of_fault_is_met():
+def test_every_message_is_taken_after_its_faults_and_each_kind_of_fault_is_met() -> None:
     faults = list(Load.drawn(2000, 1).faults.values())
     assert max(map(len, faults)) == MOST_FAULTS
     assert sum(map(len, faults)) / 2000 == pytest.approx(FAULTY + FAULTY**2, abs=0.05)
     assert {fault for many in faults for fault in many} == set(WEIGHTS)
 
 
-def test_a_text_is_taken_and_listed_before_any_doubt_of_ours_settles():
+def test_a_text_is_taken_and_listed_before_any_doubt_of_ours_settles() -> None:
     assert max(fault.taken_after_s for fault in WEIGHTS) <= LATEST_TAKE_S
     # The policy of the application cannot be imported here: it reads the settings of a worker.
     assert LATEST_TAKE_S + LIST_LAG_S < 5.0
 
 
-def test_texts_are_counted_at_the_socket_and_unknown_ones_are_not_lost_in_silence():
+def test_texts_are_counted_at_the_socket_and_unknown_ones_are_not_lost_in_silence() -> None:
     messages = Load.drawn(5, 1).messages
     with TwilioSimulator() as twilio:
         for message in (messages[0], messages[1], messages[1], messages[1]):
@@ -56,7 +56,7 @@ def test_texts_are_counted_at_the_socket_and_unknown_ones_are_not_lost_in_silenc
         assert counted(messages, twilio, word) == Texts(lost=1, doubled=2, unknown=1, retries=2)
 
 
-def test_a_message_that_has_not_ended_is_lost_with_or_without_a_text():
+def test_a_message_that_has_not_ended_is_lost_with_or_without_a_text() -> None:
     messages = Load.drawn(2, 1).messages
     with TwilioSimulator() as twilio:
         create(twilio, To=messages[0].to, Body=messages[0].body)
@@ -65,7 +65,7 @@ def test_a_message_that_has_not_ended_is_lost_with_or_without_a_text():
 
 
 @pytest.mark.integration
-def test_a_killed_worker_is_noticed_and_another_one_takes_its_place(group: Group):
+def test_a_killed_worker_is_noticed_and_another_one_takes_its_place(group: Group) -> None:
     group.start()
     assert group.is_working()
     assert group.signal(signal.SIGKILL, [group.worker]) == [group.worker]
@@ -77,13 +77,13 @@ def test_a_killed_worker_is_noticed_and_another_one_takes_its_place(group: Group
 
 
 @pytest.mark.integration
-def test_nothing_outside_of_a_group_is_signalled(group: Group):
+def test_nothing_outside_of_a_group_is_signalled(group: Group) -> None:
     group.start()
     assert group.signal(signal.SIGKILL, [1]) == []
 
 
 @pytest.mark.integration
-def test_a_group_ends_with_everything_in_it_also_what_is_frozen(group: Group):
+def test_a_group_ends_with_everything_in_it_also_what_is_frozen(group: Group) -> None:
     group.start()
     started = [group.worker]
     group.signal(signal.SIGSTOP, started)
