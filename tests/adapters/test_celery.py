@@ -609,7 +609,7 @@ def test_a_soft_time_limit_while_an_end_waits_for_its_look_up_changes_no_end():
 
 
 class _Interrupting:
-    """Tell the time, and let the soft time limit strike the second time that it is asked."""
+    """Tell the time, and let the soft time limit strike inside the attempt."""
 
     def __init__(self, clock: FakeClock) -> None:
         self.clock = clock
@@ -617,7 +617,7 @@ class _Interrupting:
 
     def __call__(self) -> datetime:
         self.asked += 1
-        if self.asked == 3:  # 1: is it due, 2: when did the attempt begin, 3: inside the attempt
+        if self.asked == 4:  # 1: as the dispatcher is made, 2: is it due, 3: when the attempt began, 4: inside it
             raise SoftTimeLimitExceeded(5)
         return self.clock()
 

@@ -230,12 +230,6 @@ def test_a_proxy_that_never_answers_is_given_up_in_time(monkeypatch: pytest.Monk
     assert took_s < 0.3 + GRACE_S
 
 
-def test_a_bad_base_url_is_a_configuration_fault(warm: None) -> None:
-    failure, _ = send(sender_to("http://"))
-    assert isinstance(failure, Failure)
-    assert (failure.kind, failure.retryable, failure.maybe_sent) == (FailureKind.SENDER_CONFIG, False, False)
-
-
 def test_a_connection_is_used_again(simulator: TwilioSimulator) -> None:
     with clerk(http(201, CREATED)) as server:
         sender = sender_to(server.url)
