@@ -7,6 +7,7 @@ import inspect
 import json
 import pickle
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -374,12 +375,22 @@ def test_what_is_no_plain_function_is_refused_when_it_is_wrapped(function: Any) 
         retrying()(function)
 
 
-def test_a_function_that_returns_a_coroutine_has_sent_nothing() -> None:
-    asynchronous = retrying()(lambda: coroutine())
+@pytest.mark.parametrize("function", [lambda: coroutine(), lambda: generator()])
+def test_a_function_that_returns_what_has_yet_to_run_has_sent_nothing(function: Callable[[], object]) -> None:
     with pytest.raises(SendFailed) as caught:
-        _ = asynchronous()
+        _ = retrying()(function)()
     assert isinstance(caught.value.__cause__, ConfigurationError)
     assert caught.value.failure.kind is FailureKind.SENDER_CONFIG
+
+
+def test_a_function_that_does_not_wait_for_the_answer_may_have_sent() -> None:
+    with pytest.raises(SendUnknown, match="wrap one that waits for the answer"):
+        retrying()(lambda: Future[object]())()
+
+
+def test_missing_parentheses_are_told() -> None:
+    with pytest.raises(ConfigurationError, match=r"Write @retrying\(\) above it"):
+        retrying(generator)  # type: ignore[arg-type]
 
 
 def test_a_sink_that_cannot_record_is_refused_when_it_is_wrapped() -> None:

@@ -622,6 +622,40 @@ class _Interrupting:
         return self.clock()
 
 
+# --- bad input ---
+
+
+def test_a_message_as_it_is_cannot_be_queued():
+    _, task = ready(celery_app())
+    with pytest.raises(InvalidMessage, match=r"Use send\(message\), or delay"):
+        task.delay(MESSAGE)
+    with pytest.raises(InvalidMessage, match=r"Use send\(message\), or delay"):
+        task.delay(message=MESSAGE)
+
+
+def test_only_a_message_is_sent():
+    sender, task = ready(celery_app())
+    with pytest.raises(InvalidMessage, match=r"Give send a smsretry.Message, got dict"):
+        task.send(MESSAGE.to_dict())
+    own = celery_app().task(bind=True, shared=False)(lambda self: None)
+    with pytest.raises(InvalidMessage, match=r"Give deliver a smsretry.Message, got dict"):
+        deliver(own, Dispatcher(sender), MESSAGE.to_dict())
+    assert sender.sent == []
+
+
+def test_two_ready_tasks_cannot_share_a_name():
+    app = celery_app()
+    sms_task(app, sending()[1], name="texts.send")
+    with pytest.raises(ConfigurationError, match=r"texts.send sends already"):
+        sms_task(app, sending()[1], name="texts.send")
+
+
+@pytest.mark.parametrize("name", ["", None, 7])
+def test_a_task_needs_a_name(name: Any):
+    with pytest.raises(ConfigurationError, match=r"name must be a str such as"):
+        sms_task(celery_app(), sending()[1], name=name)
+
+
 # --- without Celery ---
 
 

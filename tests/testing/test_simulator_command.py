@@ -78,6 +78,13 @@ def test_another_process_can_cause_an_outage() -> None:
         ("script", {"faults": ["hang"], "on": "nonsense"}, 400),
         ("outage", {"duration_s": -1}, 400),
         ("script", [1], 400),
+        ("script", {"faults": "hang"}, 400),
+        ("script", {"fault": "hang"}, 400),
+        ("script", {"faults": [7]}, 400),
+        ("script", {"faults": [{"kind": ["hang"]}]}, 400),
+        ("script", {"faults": ["hang"], "to": 7}, 400),
+        ("always", {"fault": 0}, 400),
+        ("outage", {"for": 1}, 400),
     ],
 )
 def test_a_control_request_that_makes_no_sense_is_refused_with_a_reason(wish: str, data: Any, status: int) -> None:

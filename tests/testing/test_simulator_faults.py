@@ -373,6 +373,30 @@ def test_seeded_rates_choose_the_same_faults_whatever_the_order_of_arrival() -> 
     assert any(len(set(each)) > 1 for each in forwards.values())
 
 
+def test_a_script_may_name_its_faults() -> None:
+    with TwilioSimulator() as simulator:
+        simulator.script("rate_limited")
+        assert create(simulator).status == 429
+        simulator.always("rate_limited")
+        assert create(simulator).status == 429
+
+
+@pytest.mark.parametrize("fault", ["nonsense", 7, RateLimited])
+def test_what_is_no_fault_is_refused_when_it_is_given(fault: Any) -> None:
+    simulator = TwilioSimulator()
+    with pytest.raises(ValueError, match="fault"):
+        simulator.script(fault)
+    with pytest.raises(ValueError, match="fault"):
+        simulator.always(fault)
+
+
+@pytest.mark.parametrize("name", ["latency_s", "list_lag_s", "sent_after_s"])
+@pytest.mark.parametrize("time_s", [-1.0, float("nan"), float("inf")])
+def test_a_time_that_makes_no_sense_is_refused(name: str, time_s: float) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be 0 seconds or more"):
+        TwilioSimulator(**{name: time_s})
+
+
 def test_a_script_goes_before_the_rates() -> None:
     with TwilioSimulator(rates={"suspended": 1.0}) as simulator:
         simulator.script(Normal())

@@ -6,10 +6,11 @@ import functools
 import inspect
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final, ParamSpec, TypeVar, assert_never, cast
+from typing import Any, Final, Never, ParamSpec, TypeVar, assert_never, cast
 
 from smsretry.core.classify import classify_error
 from smsretry.core.failure import Failure, FailureKind
@@ -60,7 +61,7 @@ def send_with_retry(
 
 
 def retrying(
-    *,
+    *bare: Never,
     policy: RetryPolicy = RetryPolicy(),  # noqa: B008  # a frozen value
     classify: Classifier = classify_error,
     sink: AnalyticsSink | Iterable[AnalyticsSink] = (),
@@ -77,8 +78,10 @@ def retrying(
 
     The wrapped function raises `smsretry.NotAccepted` where the text has ended, with its own exception as its
     ``__cause__``. Calls share nothing, so it may be called from many threads. Raises `smsretry.ConfigurationError`
-    where what is wrapped is no plain function.
+    where what is wrapped is no plain function, and where the parentheses are missing: write ``@retrying()``.
     """
+    if bare:
+        raise ConfigurationError("retrying was given a function without parentheses. Write @retrying() above it.")
     dispatcher = Dispatcher(_Callable(judge), policy=policy, classify=classify, sink=sink, draw=draw)
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -123,9 +126,7 @@ class _Callable:
     def send(self, message: Message, /) -> Receipt:
         call = cast("_Call", message)
         call.result = result = call.run()
-        if inspect.iscoroutine(result):
-            result.close()
-            raise ConfigurationError("retrying wraps a plain function, got one that returns a coroutine.")
+        _check_done(result)
         failure, receipt = self._judged(result)
         if failure is not None:
             raise ProviderError(failure)
@@ -141,6 +142,16 @@ class _Callable:
         if failure is not None and not isinstance(failure, Failure):
             raise _lost(f"judge must return a Failure or None, got {type(failure).__qualname__}")
         return failure, receipt
+
+
+def _check_done(result: object) -> None:
+    """Raise where ``result`` only promises to send, so that nobody takes it for sent."""
+    if isinstance(result, (Coroutine, Generator)):
+        result.close()  # nothing of it ran
+        what = type(result).__name__
+        raise ConfigurationError(f"retrying wraps a plain function, got one that returns a {what}: nothing was sent.")
+    if isinstance(result, (Awaitable, Future)):
+        raise _lost(f"the function returned a {type(result).__qualname__}: wrap one that waits for the answer")
 
 
 def _receipt_of(result: object) -> Receipt:

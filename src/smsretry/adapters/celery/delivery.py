@@ -28,7 +28,15 @@ from smsretry.core.failure import Failure, FailureKind
 from smsretry.core.message import Message, Receipt
 from smsretry.core.outcome import Accepted, AttemptState, DeferReason, Deferred, GaveUp, Outcome, RetryAfter
 from smsretry.dispatcher import Dispatcher
-from smsretry.errors import ConfigurationError, NotAccepted, ProviderError, SendFailed, SendUnknown, not_accepted
+from smsretry.errors import (
+    ConfigurationError,
+    InvalidMessage,
+    NotAccepted,
+    ProviderError,
+    SendFailed,
+    SendUnknown,
+    not_accepted,
+)
 
 DispatcherSource = Dispatcher | Callable[[], Dispatcher]
 """A dispatcher, or a function without arguments that makes one: it is called once in each process, at first use."""
@@ -66,6 +74,7 @@ def deliver(task: Task[Any, Any], dispatcher: DispatcherSource, message: Message
 
 def deliver_in(task: Task[Any, Any], source: DispatcherSource, message: Message, *, rerun: bool) -> Receipt:
     """Do what `deliver` does; ``rerun`` says whether a body rendered the text, and may have rendered it anew."""
+    check_message(message, "Give deliver a smsretry.Message")
     request = _running(task)
     refuse_autoretry(getattr(task, "autoretry_for", ()), getattr(task, "dont_autoretry_for", ()))
     state = state_in(request.headers)
@@ -244,6 +253,12 @@ def _wait_s(delay_s: float, reason: DeferReason) -> float:
     """Return how long a message that was put off waits: a doubt and a due time are exact, all else is a guess."""
     is_exact = reason in {DeferReason.IN_DOUBT, DeferReason.NOT_DUE}
     return delay_s if is_exact else max(delay_s, _LEAST_WAIT_S)
+
+
+def check_message(message: object, remedy: str) -> None:
+    """Raise `smsretry.InvalidMessage` where ``message`` is none, before anything is queued or sent."""
+    if not isinstance(message, Message):
+        raise InvalidMessage(f"{remedy}, got {type(message).__name__}. Nothing was sent.")
 
 
 def refuse_autoretry(autoretry_for: Any, dont_autoretry_for: Any) -> None:

@@ -45,6 +45,8 @@ class Watch:
     def __init__(self) -> None:
         self.sweepers: list[Sweeper] = []
         self.recovers_elsewhere = False
+        self.names: set[str] = set()
+        """The names of the ready tasks."""
 
     @property
     def recovers(self) -> bool:

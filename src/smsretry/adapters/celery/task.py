@@ -11,10 +11,11 @@ from celery import Celery, Task
 from celery.result import AsyncResult
 from celery.signals import task_revoked
 
-from smsretry.adapters.celery.delivery import DispatcherSource, deliver_in, refuse_autoretry
+from smsretry.adapters.celery.delivery import DispatcherSource, check_message, deliver_in, refuse_autoretry
 from smsretry.adapters.celery.envelope import header_of, held, seconds_until, shown, utc_now
 from smsretry.adapters.celery.hand_over import CanPlan, CanRecover, Requeue, Sweeper, cancel_revoked
 from smsretry.adapters.celery.settings import Sending, watch_of
+from smsretry.core import mask
 from smsretry.core.message import Message
 from smsretry.core.outcome import AttemptState
 from smsretry.dispatcher import Dispatcher, new_id
@@ -65,6 +66,7 @@ class SMSTask(_Base):
         knows the id with another recipient or text, and for a message without an id that is queued inside a task: a
         repeated task would queue it again under another one.
         """
+        check_message(message, "Give send a smsretry.Message")
         if countdown is None:
             countdown = seconds_until(state.due, utc_now())
         else:
@@ -87,6 +89,8 @@ class SMSTask(_Base):
 
     def apply_async(self, args: Any = None, kwargs: Any = None, *more: Any, **options: Any) -> AsyncResult[Any]:
         """Queue the message in ``args`` or ``kwargs`` (``message.to_dict()``), with Celery's own options."""
+        if any(isinstance(one, Message) for one in (*(args or ()), *(kwargs or {}).values())):
+            raise InvalidMessage("A queue carries no Message. Use send(message), or delay(message.to_dict()).")
         options["argsrepr"] = repr(tuple(shown(one) for one in args or ()))
         options["kwargsrepr"] = repr({name: shown(one) for name, one in (kwargs or {}).items()})
         if not self.app.conf.task_always_eager:
@@ -119,6 +123,7 @@ def sms_task(
     Raises `smsretry.ConfigurationError` for options that would break a promise.
     """
     sends = _sending(dispatcher, journal)
+    _register(app, name)
     refuse_autoretry(task_options.get("autoretry_for", ()), task_options.get("dont_autoretry_for", ()))
     options: dict[str, Any] = {**_DEFAULTS, **task_options, "bind": True, "name": name, "sends": sends}
     options["base"] = _based_on(options.get("base") or app.Task)
@@ -166,6 +171,16 @@ def _sending(dispatcher: object, journal: object) -> Sending:
         )
         raise ConfigurationError(msg)
     return Sending(dispatcher=dispatcher, journal=own if isinstance(own, CanPlan) else None)
+
+
+def _register(app: Celery, name: object) -> None:
+    """Keep ``name``; raise where a task of this name sends already: Celery would leave this one out."""
+    if not isinstance(name, str) or not name:
+        raise ConfigurationError(f"name must be a str such as 'shop.send_sms', got {mask.shown(name)}.")
+    names = watch_of(app).names
+    if name in names:
+        raise ConfigurationError(f"A task called {name} sends already, and would stay. Choose another name.")
+    names.add(name)
 
 
 def _refuse_inside_a_task(app: Celery) -> None:

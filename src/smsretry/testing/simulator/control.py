@@ -29,6 +29,11 @@ if TYPE_CHECKING:
     from smsretry.testing.simulator.simulator import TwilioSimulator
 
 PREFIX: Final = "/__simulator__/"
+_KEYS: Final[Mapping[str, Mapping[str, None]]] = {
+    "POST script": dict.fromkeys(("faults", "to", "on")),
+    "POST always": dict.fromkeys(("fault", "to", "on")),
+    "POST outage": dict.fromkeys(("duration_s",)),
+}
 
 
 class Control:
@@ -46,22 +51,24 @@ class Control:
             status, data = 200, self._done(wish, _json_object(whole.body))
         except LookupError as error:
             status, data = 404, {"error": str(error.args[0])}
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             status, data = 400, {"error": str(error)}
         return delivery_of(Answer(status=status, body=json.dumps(data).encode()), NORMAL)
 
     def _done(self, wish: str, data: Mapping[str, Any]) -> dict[str, Any]:
+        _check_keys(wish, data)
         match wish:
             case "GET counts":
                 return counts(self._simulator)
             case "GET state":
                 return state(self._simulator)
             case "POST script":
-                faults = [fault_from_dict(each) for each in data.get("faults", ())]
+                faults = [fault_from_dict(each) for each in _list(data.get("faults"))]
                 self._simulator.script(*faults, to=data.get("to"), on=_call(data))
             case "POST always":
                 fault = data.get("fault")
-                self._simulator.always(fault and fault_from_dict(fault), to=data.get("to"), on=_call(data))
+                standing = None if fault is None else fault_from_dict(fault)
+                self._simulator.always(standing, to=data.get("to"), on=_call(data))
             case "POST outage":
                 self._simulator.outage(float(data.get("duration_s", 0)))
             case "POST reset":
@@ -126,6 +133,20 @@ def _json_object(body: bytes) -> Mapping[str, Any]:
     if not isinstance(data, dict):
         raise TypeError(f"The body must be a JSON object, got {type(data).__name__}.")
     return data
+
+
+def _check_keys(wish: str, data: Mapping[str, Any]) -> None:
+    known = _KEYS.get(wish, {})
+    if odd := [name for name in data if name not in known]:
+        raise ValueError(f"{wish} takes {' and '.join(known) or 'no keys'}, got {odd[0]!r}.")
+    if not isinstance(data.get("to"), (str, type(None))):
+        raise TypeError("to must be a number such as '+14155550101', or null for everyone.")
+
+
+def _list(faults: object) -> list[Any]:
+    if not isinstance(faults, list):
+        raise TypeError(f"faults must be a list of faults or of their names, got {type(faults).__name__}.")
+    return faults
 
 
 def _call(data: Mapping[str, Any]) -> Call:

@@ -339,9 +339,11 @@ def fault_from_dict(data: Mapping[str, Any] | str) -> Fault:
     """Return the fault that `fault_to_dict` wrote, or that `FAULTS` has under a name; raise ValueError."""
     if isinstance(data, str):
         return fault_named(data)
+    if not isinstance(data, Mapping):
+        raise ValueError(f"A fault must be a name or an object with a kind, got {type(data).__name__}.")  # noqa: TRY004
     given = dict(data)
     kind = given.pop("kind", None)
-    if kind not in _KINDS:
+    if not isinstance(kind, str) or kind not in _KINDS:
         raise ValueError(f"kind must be one of: {', '.join(_KINDS)}, got {kind!r}.")
     return _built(_KINDS[kind], given)
 

@@ -82,9 +82,18 @@ class FaultPlan:
         return NORMAL
 
 
+def checked_fault(fault: object) -> Fault:
+    """Return ``fault``, or the one that `FAULTS` has under this name; raise ValueError for anything else."""
+    if isinstance(fault, str):
+        return fault_named(fault)
+    if not isinstance(fault, Fault):
+        raise ValueError(f"A fault must be one such as RateLimited() or a name of FAULTS, got {fault!r}.")  # noqa: TRY004
+    return fault
+
+
 def checked_rates(rates: Mapping[str | Fault, float]) -> Rates:
     """Return ``rates`` with every name resolved; raise ValueError for a bad name, share or sum."""
-    resolved = tuple((fault_named(key) if isinstance(key, str) else key, rate) for key, rate in rates.items())
+    resolved = tuple((checked_fault(key), rate) for key, rate in rates.items())
     for key, rate in rates.items():
         if not 0 <= rate <= 1:
             raise ValueError(f"The rate of {key} must be a share from 0 to 1, got {rate}. Write 0.1 for 10 %.")

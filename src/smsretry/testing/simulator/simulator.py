@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from types import MappingProxyType, TracebackType
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Self
 from smsretry.testing.simulator.control import PREFIX, Control
 from smsretry.testing.simulator.desk import Account, Desk
 from smsretry.testing.simulator.faults import Fault
-from smsretry.testing.simulator.plan import Call, FaultPlan, checked_rates
+from smsretry.testing.simulator.plan import Call, FaultPlan, checked_fault, checked_rates
 from smsretry.testing.simulator.server import Finish, Server
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ class TwilioSimulator:
     ``list_lag_s`` seconds after it was taken, show it as sent after ``sent_after_s``, with ``body_prefix`` before its
     words, and are refused under ``test_credentials``. ``port`` 0 takes a free one.
 
-    Raises ValueError for a ``host`` that is not loopback, a port that is none, and for rates that do not add up.
+    Raises ValueError for a ``host`` that is not loopback, a port that is none, a negative time, and for rates that do
+    not add up.
     """
 
     def __init__(
@@ -63,6 +65,8 @@ class TwilioSimulator:
         host: str = "127.0.0.1",
         port: int = 0,
     ) -> None:
+        for name, time_s in {"latency_s": latency_s, "list_lag_s": list_lag_s, "sent_after_s": sent_after_s}.items():
+            _check_time(name, time_s)
         self._account = Account(
             account_sid=account_sid,
             auth_token=auth_token,
@@ -130,17 +134,22 @@ class TwilioSimulator:
         """Return the secret of the account's API key."""
         return self._account.api_secret
 
-    def script(self, *faults: Fault, to: str | None = None, on: Call = Call.CREATE) -> None:
+    def script(self, *faults: Fault | str, to: str | None = None, on: Call = Call.CREATE) -> None:
         """Let the next requests meet ``faults``, one each in this order, and the usual service after them.
 
         With ``to`` they are for creates (or lists) of this number alone, and go before those for everyone. A request
-        with wrong credentials or to an unknown path meets none and uses up none.
-        """
-        self._plan(on).script(faults, to=to)
+        with wrong credentials or to an unknown path meets none and uses up none. A fault may be a name of `FAULTS`.
 
-    def always(self, fault: Fault | None, *, to: str | None = None, on: Call = Call.CREATE) -> None:
-        """Let every request that meets no script meet ``fault``, until told otherwise; None ends it."""
-        self._plan(on).always(fault, to=to)
+        Raises ValueError for what is no fault.
+        """
+        self._plan(on).script([checked_fault(each) for each in faults], to=to)
+
+    def always(self, fault: Fault | str | None, *, to: str | None = None, on: Call = Call.CREATE) -> None:
+        """Let every request that meets no script meet ``fault``, until told otherwise; None ends it.
+
+        Raises ValueError for what is no fault.
+        """
+        self._plan(on).always(None if fault is None else checked_fault(fault), to=to)
 
     @property
     def unplayed(self) -> int:
@@ -216,3 +225,8 @@ class TwilioSimulator:
 
     def _begin(self, line: RequestLine) -> Finish:
         return self._control.begin(line) if line.target.startswith(PREFIX) else self._desk.begin(line)
+
+
+def _check_time(name: str, time_s: float) -> None:
+    if not 0.0 <= time_s < math.inf:
+        raise ValueError(f"{name} must be 0 seconds or more, got {time_s!r}.")
