@@ -127,13 +127,6 @@ def test_without_a_journal_it_is_the_send_itself_that_must_fit_in():
     assert "hands a message out again after 8 s" in told(app)
 
 
-def test_a_claim_that_a_send_may_outlast_is_told(store):
-    app = celery_app()
-    dispatcher = Dispatcher(TimedSender(), journal=store, lease_s=10.0)
-    recover_every(app, store, sms_task(app, dispatcher, name="texts.send"))
-    assert "holds for 10 s (lease_s of the Dispatcher) and one send may take 10 s" in told(app)
-
-
 def test_a_journal_in_memory_is_told_for_other_processes_cannot_read_it():
     app = celery_app()
     recover_elsewhere(app)

@@ -38,7 +38,7 @@ send_in_a_second = sms_task(app, quick, name="texts.limited", soft_time_limit=1)
 send_over_a_bad_line = sms_task(app, quick, name="texts.badline")
 
 journal = SQLStore(f"sqlite:///{folder / 'journal.db'}")
-journaled = Dispatcher(sender, policy=QUICK, journal=journal)
+journaled = Dispatcher(sender, policy=QUICK, journal=journal, lease_s=8.0)  # what a copy waits
 send_journaled = sms_task(app, journaled, name="texts.journaled")
 send_journaled_in_a_second = sms_task(app, journaled, name="texts.journaled.limited", soft_time_limit=1)
 recover_every(app, journal, send_journaled, every_s=0.5, grace_s=1.0)

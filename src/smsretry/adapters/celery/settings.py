@@ -150,7 +150,6 @@ def _problems_of_sending(task: Task[Any, Any], dispatcher: Dispatcher) -> Iterat
     yield from _forgotten(task, dispatcher)
     if dispatcher.timeout_s is not None:
         yield from _cut_off(task, dispatcher.timeout_s)
-        yield from _outlasting(task, dispatcher, dispatcher.timeout_s)
         yield from _handed_out_again(task, dispatcher.timeout_s if dispatcher.journal is None else dispatcher.lease_s)
 
 
@@ -175,15 +174,6 @@ def _cut_off(task: Task[Any, Any], timeout_s: float) -> Iterator[str]:
                 f"{task.name}: {name} is {limit_s:g} s and one send may take {timeout_s:g} s (the sender's timeout_s), "
                 f"so a send may be cut off, and nobody knows how it ended. Set {name} to {2 * timeout_s + 5:g} or more."
             )
-
-
-def _outlasting(task: Task[Any, Any], dispatcher: Dispatcher, timeout_s: float) -> Iterator[str]:
-    if dispatcher.journal is not None and dispatcher.lease_s <= timeout_s:
-        yield (
-            f"{task.name}: a claim in the journal holds for {dispatcher.lease_s:g} s (lease_s of the Dispatcher) and "
-            f"one send may take {timeout_s:g} s, so others take its worker for dead. "
-            f"Set lease_s to {2 * timeout_s + 5:g} or more."
-        )
 
 
 def _handed_out_again(task: Task[Any, Any], held_s: float) -> Iterator[str]:
