@@ -11,7 +11,7 @@ import itertools
 import json
 import threading
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
@@ -34,7 +34,7 @@ from smsretry import (
     RetryAfter,
     RetryPolicy,
 )
-from smsretry.core.claims import Claim
+from smsretry.core.claims import Claim, Ended
 from smsretry.core.events import Event
 from smsretry.errors import ProviderError
 from smsretry.ports import CannotTell, Journal, LookUp
@@ -157,6 +157,10 @@ class Recoverable(Protocol):
     def recover(self, world: World) -> None:
         """Queue again what nobody works on."""
 
+    def has_ended(self, message_id: str) -> bool:
+        """Say whether the journal holds an end that nobody may have told."""
+        ...
+
     def check(self, world: World, *, at_end: bool) -> None:
         """Check what the journal counts."""
 
@@ -193,6 +197,8 @@ class Tracked:
     is_disturbed: bool = False
     """True once a worker died or froze over it, an answer was lost or the journal was away: that explains a doubt."""
     is_bare: bool = False
+    is_proven: bool = False
+    """True once the journal was told the provider's id: from then on nothing but accepted is true."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -313,9 +319,9 @@ class World:
         self.provider.refuses_account = False
         well = Fate(listing=self.setting.listing_at_last)
         most = self.steps + MOST_STEPS_TO_END
-        while any(one.end is None for one in self.known.values()):
+        while still := [key for key, one in self.known.items() if one.end is None and not self.keeper.has_ended(key)]:
             if self.steps > most:
-                raise Violation(f"{[key for key, one in self.known.items() if one.end is None]} never ended")
+                raise Violation(f"{still} never ended")
             for worker in self.workers:
                 self.start(worker, 0)
                 self.finish(worker, well)
@@ -395,8 +401,10 @@ class World:
             worker.start(delivery)
             sends = sum(tracked.sends.values())
             self.finish(worker)
-            if sum(tracked.sends.values()) != sends:
-                self.violated(f"{key}: sent again after its end")
+            if sum(tracked.sends.values()) != sends or tracked.end is None:
+                self.violated(f"{key}: its end does not hold")
+            if tracked.is_proven and not isinstance(tracked.end, Accepted):
+                self.violated(f"{key}: the journal was told its id, and it ended as {tracked.end}")
         self.keeper.check(self, at_end=True)
         self._check()
 
@@ -521,17 +529,22 @@ class Watched:
         self._worker = worker
         self._journal = journal
 
-    def begin(self, message: Message, /, **asked: Any) -> Any:
-        begun = self._call(self._journal.begin, message, **asked)
+    def begin(self, message: Message, /, *, hint: AttemptState, **asked: Any) -> Any:
+        begun = self._call(self._journal.begin, message, hint=hint, **asked)
         if isinstance(begun, Claim):
             self._worker.claim = begun
+        if isinstance(begun, Ended) and isinstance(begun.outcome, GaveUp) and hint.provider_id is not None:
+            self._worker.world.violated(f"{message.id}: {hint.provider_id} came with it and was dropped")
         return begun
 
     def renew(self, claim: Claim, /, *, lease_s: float) -> bool:
         return self._call(self._journal.renew, claim, lease_s=lease_s)
 
     def finish(self, claim: Claim, /, outcome: Outcome, event: Event) -> Any:
-        return self._call(self._journal.finish, claim, outcome, event)
+        instead = self._call(self._journal.finish, claim, outcome, event)
+        if isinstance(outcome, Accepted):
+            self._worker.world.known[str(claim.message.id)].is_proven = True
+        return instead
 
     def release(self, claim: Claim, /) -> None:
         self._call(self._journal.release, claim)
@@ -705,6 +718,15 @@ def random_fate(dice: Random) -> Fate:
         listing=dice.choice([Listing.COMPLETE] * 4 + list(Listing)),
         late=dice.choice([0.0, 0.5, 1.0]),
         lag=dice.choice([0.0, 0.5, 1.0]),
+    )
+
+
+def random_setting(dice: Random, choices: Sequence[OnUnknown]) -> Setting:
+    """Draw how a world is set up."""
+    return Setting(
+        choice=dice.choice(choices),
+        retries=dice.choice([0, 1, 3, 12]),
+        listing_at_last=dice.choice([Listing.COMPLETE, Listing.COMPLETE, Listing.FORBIDDEN]),
     )
 
 
