@@ -132,7 +132,8 @@ class TakesErrorsForNo(Line):
 
     def _looked_up(self, message: Message, since: datetime, exclude: Collection[str], listing: Listing) -> LookUp:
         answer = super()._looked_up(message, since, exclude, listing)
-        return NotSeen(self.worker.clock()) if isinstance(answer, CannotTell) and answer.why in {"403", "429"} else answer
+        refused = isinstance(answer, CannotTell) and answer.why in {"403", "429"}
+        return NotSeen(self.worker.clock()) if refused else answer
 
 
 class MatchesTextsOnly(Line):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, assert_never
 
 from smsretry.core.failure import Failure, FailureKind
 from smsretry.core.message import Message
@@ -205,6 +205,8 @@ def finish(entry: Entry, claim: Claim, outcome: Outcome) -> Entry | None:
             return replace(_closed(entry), state=replace(outcome.state, message_id=None, claim=None))
         case GaveUp():
             return replace(_closed(entry), end=replace(outcome, cause=None))
+        case _ as unreachable:
+            assert_never(unreachable)
 
 
 def instead(entry: Entry, now: datetime) -> Ended | Busy:
