@@ -106,8 +106,8 @@ def running_redis() -> Generator[Server, None, None]:
 
 
 @contextlib.contextmanager
-def running_postgres() -> Generator[Server, None, None]:
-    """Run a PostgreSQL with one empty database until the block ends; durability is off, it is a test."""
+def running_postgres(*, durable: bool = False) -> Generator[Server, None, None]:
+    """Run a PostgreSQL with one empty database until the block ends; ``durable`` writes each commit to the disk."""
     with own_folder("postgres") as folder:
         user = unprivileged_user()
         binaries = reachable(postgres_binaries(), folder, user)
@@ -118,7 +118,7 @@ def running_postgres() -> Generator[Server, None, None]:
             settings = [
                 "listen_addresses=127.0.0.1",
                 "unix_socket_directories=",
-                "fsync=off",
+                f"fsync={'on' if durable else 'off'}",
                 "max_connections=200",
             ]
             options = [part for setting in settings for part in ("-c", setting)]

@@ -120,7 +120,8 @@ def test_tables_of_a_newer_version_are_refused(open_store: Callable[[], SQLStore
     present.create_tables()
 
     def become(version: str) -> None:
-        present._database.write(lambda connection: connection.execute(sa.update(meta).values(value=version)))
+        marked = sa.update(meta).where(meta.c.name == "schema_version").values(value=version)
+        present._database.write(lambda connection: connection.execute(marked))
 
     become("7")
     with pytest.raises(ConfigurationError, match=r"have schema version 7 and this smsretry knows version 2\. Upgrade"):

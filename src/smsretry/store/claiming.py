@@ -2,13 +2,17 @@
 
 Rows are locked in one order: the recipient (PostgreSQL only, where writers run side by side), the message, the hold of
 its account, the attempt, the counters. A transaction that waits for another therefore never waits in a circle.
+
+Two clocks would be one too many: the moment at which something is decided is read in the statement that locks the row,
+and, on PostgreSQL, after the wait for that lock.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -21,16 +25,30 @@ from smsretry.core.failure import Failure
 from smsretry.core.message import Message
 from smsretry.core.outcome import Accepted, GaveUp, Outcome
 from smsretry.errors import InvalidMessage
-from smsretry.store.database import FINGERPRINT_KEY, Database
+from smsretry.store.database import Database
 from smsretry.store.kept import Fingerprints, columns_of, entry_of, may_be_mended, read_body, written_body
-from smsretry.store.moves import STATE_COUNTERS, MessageState, fact_of, state_after
-from smsretry.store.schema import DatabaseNow, Schema
+from smsretry.store.moves import STATE_COUNTERS, MessageState, fact_of, failure_columns, state_after
+from smsretry.store.schema import DatabaseNow, Schema, shard_of
 from smsretry.store.writing import Writer
 
 _PENDING: Final = MessageState.PENDING
+_PROBE_EVERY: Final = timedelta(seconds=PROBE_EVERY_S)
 _COUNT_ROWS: Final = {"preserve_rowcount": True}
 _LISTED_BEFORE: Final = timedelta(hours=1)
 """How long before a doubt began a provider's id may have been noted that its listing still shows."""
+_WORKED_ON: Final[Mapping[str, Any]] = {"handed_over_at": None, "hand_overs": 0}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Begin:
+    """Hold what a begin is about."""
+
+    message: Message
+    prints: Fingerprints
+    asked: Asked
+    account: str
+    most_deferred_s: float
+    rerun: bool
 
 
 class Claims:
@@ -38,13 +56,16 @@ class Claims:
 
     def __init__(self, schema: Schema, database: Database, writer: Writer, *, keep_bodies: bool) -> None:
         self._messages, self._attempts, self._holds = schema.messages, schema.attempts, schema.holds
-        self._meta = schema.meta
         self._database = database
         self._writer = writer
         self._keep_bodies = keep_bodies
-        self._plan = database.insert(schema.messages).on_conflict_do_nothing(index_elements=["id"])
-        self._lock = sa.select(schema.messages).where(schema.messages.c.id == sa.bindparam("key")).with_for_update()
-        self._update = sa.update(schema.messages).where(schema.messages.c.id == sa.bindparam("key"))
+        self._insert = database.insert(schema.messages).on_conflict_do_nothing(index_elements=["id"])
+        known = schema.messages.c
+        self._known = sa.select(known.id, known.state, known.recipient, known.fingerprint, known.body).where(
+            known.id.in_(sa.bindparam("ids", expanding=True))
+        )
+        self._look = _look_statement(schema)
+        self._lock = _lock_statement(schema)
 
     def begin(
         self,
@@ -57,40 +78,28 @@ class Claims:
         rerun: bool,
     ) -> Begun:
         """Claim the next attempt of ``message``, or say why not."""
-        prints = Fingerprints.of(message, self._key(connection))
-        self._lock_recipient(connection, prints)
-        row = self._ensured(connection, message, prints)
-        first = self._first(row, message, prints, rerun=rerun)
-        now = self._writer.now(connection)
-        entry = entry_of(row)
-        if entry.may_wait and (busy := self._like(connection, row, now)) is not None:
-            return busy
-        claimed, answer = claims.begin(entry, asked, now)
-        if not isinstance(answer, Granted):
-            return answer
-        held = None if claimed.state.provider_id else self._held(connection, account)
-        probes = held is not None and held.next_probe <= now
-        if held is not None and not probes and not claims.has_waited(claimed, first, now, most_deferred_s):
-            self._save(connection, row.id, claims.put_on_hold(entry, until=held.next_probe, now=now))
-            return OnHold((held.next_probe - now).total_seconds(), _failure(held))
-        if probes:
-            self._set_probe(connection, account, now)
-        self._save(connection, row.id, claimed, handed_over_at=None, hand_overs=0)
-        return Claim(
-            message=first,
-            epoch=claimed.epoch,
-            state=claimed.state,
-            now=now,
-            dead_since=answer.dead_since,
-            probes=probes,
-            refused=None if held is None or probes else _failure(held),
+        prints = Fingerprints.of(message, self._database.secret(connection))
+        wanted = _Begin(
+            message=message,
+            prints=prints,
+            asked=asked,
+            account=account,
+            most_deferred_s=most_deferred_s,
+            rerun=rerun,
         )
+        self._lock_recipient(connection, prints)
+        keys = {"key": message.id, "account": account, "text": prints.text}
+        while True:  # twice at most, where another one writes the row between the look and the insert
+            found = connection.execute(self._look, keys).one()
+            first = self._first(found, message, prints, rerun=rerun)
+            after, answer = self._decided(connection, found, wanted, first)
+            if self._kept(connection, found, wanted, after, granted=isinstance(answer, Claim)):
+                return answer
 
     def renew(self, connection: sa.Connection, claim: Claim, lease_s: float) -> bool:
         """Begin the lease of ``claim`` anew, for a send."""
         row = self._locked(connection, str(claim.message.id))
-        now = self._writer.now(connection)
-        entry = None if row is None else claims.renew(entry_of(row), claim.epoch, now=now, lease_s=lease_s)
+        entry = None if row is None else claims.renew(entry_of(row), claim.epoch, now=row.now, lease_s=lease_s)
         if row is None or entry is None:
             return False
         self._save(connection, row.id, entry)
@@ -98,8 +107,7 @@ class Claims:
 
     def finish(self, connection: sa.Connection, claim: Claim, outcome: Outcome, event: Event) -> Ended | Busy | None:
         """Write what followed the attempt under ``claim``, and count it."""
-        message_id = str(claim.message.id)
-        row = self._locked(connection, message_id)
+        row = self._locked(connection, str(claim.message.id))
         if row is None:  # purged under our hands: analytics still takes note
             self._writer.note(connection, fact_of(event))
             return None
@@ -108,10 +116,9 @@ class Claims:
         if after is None:
             if isinstance(outcome, Accepted):  # in an earlier round: its id belongs to no other text
                 self._writer.note(connection, fact_of(event))
-            return claims.instead(before, self._writer.now(connection))
-        self._writer.note(connection, fact_of(event))
+            return claims.instead(before, row.now)
         erased = {"body": None} if after.end is not None and not may_be_mended(after.end) else {}
-        self._save(connection, message_id, after, **erased)
+        self._writer.note_locked(connection, fact_of(event), row, columns_of(after) | erased)
         return None
 
     def release(self, connection: sa.Connection, claim: Claim) -> None:
@@ -143,7 +150,7 @@ class Claims:
     def hold(self, connection: sa.Connection, account: str, failure: Failure) -> None:
         """Note that the provider refuses ``account``."""
         now = self._writer.now(connection)
-        values = {"failure": json.dumps(failure.to_dict()), "next_probe": now + timedelta(seconds=PROBE_EVERY_S)}
+        values = {"failure": json.dumps(failure.to_dict()), "next_probe": now + _PROBE_EVERY}
         insert = self._database.insert(self._holds).values(account=account, since=now, **values)
         connection.execute(insert.on_conflict_do_update(index_elements=["account"], set_=values))
 
@@ -152,19 +159,31 @@ class Claims:
         connection.execute(sa.delete(self._holds).where(self._holds.c.account == account))
 
     def plan(
-        self, connection: sa.Connection, messages: Sequence[Message], due: datetime | None, due_in_s: float
+        self,
+        connection: sa.Connection,
+        messages: Sequence[Message],
+        due: datetime | None,
+        due_in_s: float,
+        *,
+        rerun: bool,
     ) -> int:
         """Write what will be sent, and return how many of ``messages`` are new."""
-        key, new = self._key(connection), 0
+        secret, now = self._database.secret(connection), self._writer.now(connection)
         if due is None and due_in_s > 0.0:
-            due = self._writer.now(connection) + timedelta(seconds=due_in_s)
-        for message in messages:
-            prints = Fingerprints.of(message, key)
-            if self._added(connection, message, prints, due):
-                new += 1
+            due = now + timedelta(seconds=due_in_s)
+        wanted = [(message, Fingerprints.of(message, secret)) for message in messages]
+        firsts = {str(message.id): (message, prints) for message, prints in reversed(wanted)}
+        rows = [self._planned(*firsts[name], Entry(), now) | {"due": due} for name in sorted(firsts)]
+        new = set(connection.scalars(self._insert.returning(self._messages.c.id), rows))
+        known = {row.id: row for row in connection.execute(self._known, {"ids": sorted(firsts.keys() - new)})}
+        for message, prints in wanted:
+            row = known.get(message.id)
+            if row is None:  # new, unless it comes twice with two texts
+                _check_like(message, prints, firsts[str(message.id)][1])
             else:
-                self._first(self._locked(connection, str(message.id)), message, prints, rerun=False)
-        return new
+                self._plan_known(connection, row, message, prints, due, rerun=rerun)
+        self._count_planned(connection, [message for name, (message, _) in firsts.items() if name in new])
+        return len(new)
 
     def cancel(self, connection: sa.Connection, message_id: str) -> bool:
         """Take back a message that is not at work; False where it is, has ended, or is not known."""
@@ -181,55 +200,79 @@ class Claims:
     def end(self, connection: sa.Connection, row: Any, entry: Entry, end: GaveUp) -> None:
         """End the message of ``row`` without an attempt."""
         now, state = self._writer.now(connection), state_after(end.reason)
-        ended = replace(entry, end=end)
-        self._save(connection, row.id, ended, state=state.value, reason=end.reason.value, decided_at=now, body=None)
+        why = {"reason": end.reason.value, **failure_columns(end.failure)}
+        columns = {"state": state.value, "decided_at": now, "body": None, **why}
+        self._save(connection, row.id, replace(entry, end=end), **columns)
         self._move(connection, row, state)
 
     def reopen_message(self, connection: sa.Connection, row: Any, entry: Entry) -> None:
         """Write a message that had ended as one that begins a new round."""
         now = self._writer.now(connection)
-        values = {"state": _PENDING.value, "round": entry.state.round, "attempts": 0, "reason": None}
+        values = {"state": _PENDING.value, "attempts": 0, "reason": None}
         self._save(connection, row.id, entry, **values, decided_at=now, handed_over_at=now, hand_overs=1)
         self._move(connection, row, _PENDING)
 
-    def save(self, connection: sa.Connection, message_id: str, **values: Any) -> None:
-        """Change columns of a message."""
-        connection.execute(self._update.values(changed_at=DatabaseNow(), **values), {"key": message_id})
-
     def _save(self, connection: sa.Connection, message_id: str, entry: Entry, **more: Any) -> None:
-        self.save(connection, message_id, **columns_of(entry), **more)
+        self._writer.change(connection, message_id, columns_of(entry) | more)
 
     def _locked(self, connection: sa.Connection, message_id: str) -> Any:
+        """Return the row of a message, locked, with the moment ``now``; None where there is none."""
         return connection.execute(self._lock, {"key": message_id}).one_or_none()
 
-    def _ensured(self, connection: sa.Connection, message: Message, prints: Fingerprints) -> Any:
-        """Return the row of ``message``, locked, made where it is missing, and counted as pending."""
-        row = self._locked(connection, str(message.id))
-        while row is None:
-            self._added(connection, message, prints, None)
-            row = self._locked(connection, str(message.id))
-        if row.fingerprint is None:  # analytics or `skipped` made it
-            self.save(connection, row.id, **self._own(message, prints))
-        if row.state == MessageState.SKIPPED.value:
-            self.save(connection, row.id, state=_PENDING.value)
-            self._move(connection, row, _PENDING)
-        return row
+    def _decided(
+        self, connection: sa.Connection, found: Any, wanted: _Begin, first: Message
+    ) -> tuple[Entry | None, Begun]:
+        """Return what a begin leads to, and the entry to keep; None where what is there holds."""
+        before, now = _entry_in(found), found.now
+        if before.may_wait and found.like_until is not None:
+            return None, claims.busy(Entry(claimed_until=found.like_until), now)
+        after, answer = claims.begin(before, wanted.asked, now)
+        if not isinstance(answer, Granted):
+            return (None if after is before else after), answer
+        probes, refused = False, None
+        if found.hold_failure is not None and after.state.provider_id is None:
+            probes = found.hold_until <= now and self._may_probe(connection, wanted.account, now)
+            refused = None if probes else Failure.from_dict(json.loads(found.hold_failure))
+        if refused is not None and not claims.has_waited(after, first, now, wanted.most_deferred_s):
+            until = found.hold_until if found.hold_until > now else now + _PROBE_EVERY  # another one asks just now
+            waits = claims.put_on_hold(claims.release(after, after.epoch), until=until, now=now)
+            return waits, OnHold((until - now).total_seconds(), refused)
+        return after, _claim(first, after, answer, now, probes=probes, refused=refused)
 
-    def _added(self, connection: sa.Connection, message: Message, prints: Fingerprints, due: datetime | None) -> bool:
-        now = self._writer.now(connection)
-        values = {
+    def _kept(
+        self, connection: sa.Connection, found: Any, wanted: _Begin, entry: Entry | None, *, granted: bool
+    ) -> bool:
+        """Write what a begin led to; False where the row is another one by now."""
+        worked_on = _WORKED_ON if granted else {}
+        if found.id is None:
+            return self._added(connection, wanted, entry or Entry(), found.now)
+        own: dict[str, Any] = {}
+        if found.fingerprint is None and _is_open(found):  # analytics or `skipped` made it
+            own = {**self._own(wanted.message, wanted.prints), "state": _PENDING.value}
+            self._move(connection, found, _PENDING)
+        if entry is not None or own:
+            columns = {} if entry is None else columns_of(entry)
+            self._writer.change(connection, found.id, {**columns, **own, **worked_on})
+        return True
+
+    def _added(self, connection: sa.Connection, wanted: _Begin, entry: Entry, now: datetime) -> bool:
+        row = self._planned(wanted.message, wanted.prints, entry, now)
+        if connection.execute(self._insert, row, execution_options=_COUNT_ROWS).rowcount != 1:
+            return False
+        self._count_planned(connection, [wanted.message])
+        return True
+
+    def _planned(self, message: Message, prints: Fingerprints, entry: Entry, now: datetime) -> dict[str, Any]:
+        """Return the row of a message that is not known yet."""
+        return {
             "id": message.id,
             "campaign": message.campaign or "",
             "state": _PENDING.value,
-            "due": due,
             "decided_at": now,
             "changed_at": now,
+            **columns_of(entry),
             **self._own(message, prints),
         }
-        added = connection.execute(self._plan, values, execution_options=_COUNT_ROWS).rowcount == 1
-        if added:
-            self._writer.count(connection, message.campaign or "", str(message.id), {STATE_COUNTERS[_PENDING]: 1})
-        return added
 
     def _own(self, message: Message, prints: Fingerprints) -> dict[str, Any]:
         return {
@@ -239,57 +282,136 @@ class Claims:
             "body": written_body(message, keep=self._keep_bodies),
         }
 
+    def _plan_known(
+        self,
+        connection: sa.Connection,
+        known: Any,
+        message: Message,
+        prints: Fingerprints,
+        due: datetime | None,
+        *,
+        rerun: bool,
+    ) -> None:
+        """Plan a message that is known; one that only analytics knew, or that was left out, is to be sent now."""
+        self._first(known, message, prints, rerun=rerun)
+        if known.fingerprint is not None:
+            return
+        row = self._locked(connection, known.id)
+        if row is not None and row.fingerprint is None and _is_open(row):
+            own = {**self._own(message, prints), "state": _PENDING.value, "due": due}
+            self._writer.change(connection, row.id, own)
+            self._move(connection, row, _PENDING)
+
     def _first(self, row: Any, message: Message, prints: Fingerprints, *, rerun: bool) -> Message:
         """Return the message that was first begun under this id; raise where this is another one."""
-        if row is None or row.fingerprint is None or row.fingerprint == prints.text:
+        if row.fingerprint is None or row.fingerprint == prints.text:
             return message
         kept, _ = read_body(row.body)
-        ended = row.state not in {_PENDING.value, MessageState.SKIPPED.value}
-        if row.recipient == prints.recipient and rerun and (kept is not None or ended):
+        if rerun and row.recipient == prints.recipient and (kept is not None or not _is_open(row)):
             return kept or message
-        what = "text" if row.recipient == prints.recipient else "recipient"
-        raise InvalidMessage(
-            f"The id {message.id} belongs to a message with another {what}: its fingerprint is "
-            f"{row.fingerprint[:12]}, that of this one {prints.text[:12]}. Use an id of its own for each message."
-        )
+        _check_like(message, prints, Fingerprints(row.recipient, row.fingerprint))
+        return message
 
-    def _like(self, connection: sa.Connection, row: Any, now: datetime) -> Busy | None:
-        """Say how long to wait for another open message with the same recipient and text."""
-        other = self._messages.c
-        at_work = other.claimed_until.is_not(None) | other.sending_since.is_not(None) | other.doubt_since.is_not(None)
-        same = (other.fingerprint == row.fingerprint, other.state == _PENDING.value, other.id != row.id)
-        found = connection.execute(sa.select(self._messages).where(*same, at_work).limit(1)).one_or_none()
-        return None if found is None else claims.busy(entry_of(found), now)
-
-    def _held(self, connection: sa.Connection, account: str) -> Any:
-        holds = self._holds
-        found = connection.execute(sa.select(holds).where(holds.c.account == account)).one_or_none()
-        if found is None:
-            return None
-        return connection.execute(sa.select(holds).where(holds.c.account == account).with_for_update()).one_or_none()
-
-    def _set_probe(self, connection: sa.Connection, account: str, now: datetime) -> None:
-        later = now + timedelta(seconds=PROBE_EVERY_S)
-        connection.execute(sa.update(self._holds).where(self._holds.c.account == account).values(next_probe=later))
+    def _may_probe(self, connection: sa.Connection, account: str, now: datetime) -> bool:
+        """Say whether this attempt is the one that asks if ``account`` is served again, and let the next one wait."""
+        holds = self._holds.c
+        due = sa.update(self._holds).where(holds.account == account, holds.next_probe <= now)
+        probing = due.values(next_probe=now + _PROBE_EVERY)
+        return connection.execute(probing, execution_options=_COUNT_ROWS).rowcount == 1
 
     def _move(self, connection: sa.Connection, row: Any, state: MessageState) -> None:
-        moved = {STATE_COUNTERS[MessageState(row.state)]: -1, STATE_COUNTERS[state]: 1}
+        moved = Counter({STATE_COUNTERS[state]: 1})
+        moved[STATE_COUNTERS[MessageState(row.state)]] -= 1
         self._writer.count(connection, row.campaign, row.id, moved)
 
+    def _count_planned(self, connection: sa.Connection, messages: Iterable[Message]) -> None:
+        """Count ``messages`` as pending, shard by shard in one order, in which nobody waits in a circle."""
+        shards: Counter[tuple[str, int]] = Counter()
+        for message in messages:
+            shards[message.campaign or "", shard_of(str(message.id))] += 1
+        for (campaign, shard), count in sorted(shards.items()):
+            self._writer.count_in(connection, campaign, shard, {STATE_COUNTERS[_PENDING]: count})
+
     def _lock_recipient(self, connection: sa.Connection, prints: Fingerprints) -> None:
-        """Let two like messages not begin at once: each would find the other not yet begun."""
+        """Let two like messages not begin at once: each would find the other not yet begun.
+
+        In a statement of its own, since the next one sees what was committed before it began.
+        """
         if self._database.kind == "postgresql":
-            key = int(prints.recipient[:15], 16)
-            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))
-
-    def _key(self, connection: sa.Connection) -> bytes:
-        name, value = self._meta.c.name, self._meta.c.value
-        found = connection.scalar(sa.select(value).where(name == FINGERPRINT_KEY))
-        return bytes.fromhex(found or "")
+            connection.execute(_LOCK_RECIPIENT, {"number": int(prints.recipient[:15], 16)})
 
 
-def _failure(held: Any) -> Failure:
-    return Failure.from_dict(json.loads(held.failure))
+_LOCK_RECIPIENT: Final = sa.select(sa.func.pg_advisory_xact_lock(sa.bindparam("number", type_=sa.BigInteger())))
+
+
+def _lock_statement(schema: Schema) -> sa.Select[Any]:
+    """Return the row of message ``key`` and the moment ``now`` at which it was locked.
+
+    PostgreSQL computes the outer columns when the inner query, with its wait for the lock, has returned its row.
+    """
+    messages = schema.messages
+    locked = sa.select(messages).where(messages.c.id == sa.bindparam("key")).with_for_update().cte("locked")
+    return sa.select(locked, DatabaseNow().label("now"))
+
+
+def _look_statement(schema: Schema) -> sa.Select[Any]:
+    """Return all that a begin must know: always one row, without an ``id`` where the message is not known.
+
+    ``like_until`` is set where another open message has the same recipient and text, and the account's hold is there.
+    """
+    messages, holds = schema.messages, schema.holds
+    locked = sa.select(messages).where(messages.c.id == sa.bindparam("key")).with_for_update().cte("locked")
+    other = messages.alias("other")
+    at_work = other.c.claimed_until.is_not(None) | other.c.sending_since.is_not(None) | other.c.doubt_since.is_not(None)
+    text = sa.func.coalesce(locked.c.fingerprint, sa.bindparam("text"))
+    like = (
+        sa.select(sa.func.coalesce(other.c.claimed_until, other.c.due, other.c.decided_at))
+        .where(other.c.fingerprint == text, other.c.state == _PENDING.value, other.c.id != sa.bindparam("key"))
+        .where(at_work)
+        .limit(1)
+        .scalar_subquery()
+    )
+    hold = (holds.c.failure.label("hold_failure"), holds.c.next_probe.label("hold_until"))
+    always = sa.select(sa.literal(1).label("one")).subquery("always")
+    return (
+        sa.select(locked, DatabaseNow().label("now"), like.label("like_until"), *hold)
+        .select_from(always)
+        .outerjoin(locked, sa.true())
+        .outerjoin(holds, holds.c.account == sa.bindparam("account"))
+    )
+
+
+def _check_like(message: Message, prints: Fingerprints, first: Fingerprints) -> None:
+    """Raise where an id belongs to a message with the fingerprints ``first`` and this one has others."""
+    if prints == first:
+        return
+    what = "text" if prints.recipient == first.recipient else "recipient"
+    raise InvalidMessage(
+        f"The id {message.id} belongs to a message with another {what}: its fingerprint is {first.text[:12]}, "
+        f"that of this one {prints.text[:12]}. Use an id of its own for each message."
+    )
+
+
+def _is_open(row: Any) -> bool:
+    return row.state in {_PENDING.value, MessageState.SKIPPED.value}
+
+
+def _entry_in(found: Any) -> Entry:
+    return Entry() if found.id is None else entry_of(found)
+
+
+def _claim(
+    first: Message, entry: Entry, granted: Granted, now: datetime, *, probes: bool, refused: Failure | None
+) -> Claim:
+    return Claim(
+        message=first,
+        epoch=entry.epoch,
+        state=entry.state,
+        now=now,
+        dead_since=granted.dead_since,
+        probes=probes,
+        refused=refused,
+    )
 
 
 def in_batches(messages: Iterable[Message], size: int) -> Iterable[Sequence[Message]]:

@@ -25,6 +25,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from smsretry.errors import ConfigurationError
 from smsretry.store.forks import ForkGate
+from smsretry.store.grouping import Turns
 from smsretry.store.schema import SCHEMA_VERSION, Schema
 
 T = TypeVar("T")
@@ -33,10 +34,12 @@ _ISOLATION: Final = {"sqlite": "AUTOCOMMIT", "postgresql": "READ COMMITTED"}
 """AUTOCOMMIT keeps the driver from beginning transactions by itself: we say BEGIN IMMEDIATE."""
 _PASSING: Final = frozenset({"40001", "40P01"})
 """SQLSTATEs of PostgreSQL that ask for the transaction again: serialization failure, deadlock."""
-FINGERPRINT_KEY: Final = "fingerprint_key"
+_KEY_ROW: Final = "fingerprint_key"
 """The row of the table meta with the secret that fingerprints of texts are made with."""
 LONGEST_PATIENCE_S: Final = 86_400.0
 """A day: SQLite counts milliseconds in 32 bits, which are 24 days."""
+_POOL: Final = {"pool_size": 15, "max_overflow": 0}
+"""As many connections at the most as SQLAlchemy opens unless told otherwise; but all of them are kept."""
 _MOST_TRIES: Final = 3
 _PAUSE_S: Final = 0.02
 
@@ -53,7 +56,10 @@ class _Opened:
 
     engine: sa.Engine
     ready: bool = False
+    secret: bytes | None = None
+    """What fingerprints are made with, once it was read."""
     lock: threading.Lock = field(default_factory=threading.Lock)
+    turns: Turns = field(default_factory=Turns)
 
 
 class Database:
@@ -80,6 +86,7 @@ class Database:
         _check_sync(engine)
         self.insert: _Insert = sqlite.insert if self.kind == "sqlite" else postgresql.insert
         self._by_pid = {os.getpid(): _Opened(engine)}
+        self._inherited: list[sa.Pool] = []
         self._gate = ForkGate()
         if self._is_file:
             _mind_forks(self)
@@ -93,8 +100,11 @@ class Database:
         """Run ``work`` in one transaction that may write, and commit.
 
         It is run again where the database or the connection to it asks for that, so it must come out the same when a
-        commit whose answer was lost has already done it.
+        commit whose answer was lost has already done it. On SQLite the works of threads that wait share a transaction.
         """
+        return self._here().turns.write(work, self._written) if self.kind == "sqlite" else self._written(work)
+
+    def _written(self, work: Callable[[sa.Connection], T]) -> T:
         for _ in range(_MOST_TRIES - 1):
             with contextlib.suppress(_Again):
                 return self._write_once(work)
@@ -102,6 +112,16 @@ class Database:
             return self._write_once(work)
         except _Again as again:
             raise again.error from None
+
+    def secret(self, connection: sa.Connection) -> bytes:
+        """Return what the fingerprints in this database are made with."""
+        opened = self._here()
+        secret = opened.secret
+        if secret is None:
+            name, value = self._schema.meta.c.name, self._schema.meta.c.value
+            secret = bytes.fromhex(connection.execute(sa.select(value).where(name == _KEY_ROW)).scalar_one())
+            opened.secret = secret
+        return secret
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sa.Connection]:
@@ -125,6 +145,7 @@ class Database:
         if self._lent is None and opened is not None:
             opened.engine.dispose()
             opened.ready = False  # what was in memory is gone, and a file may be another one by then
+            opened.secret = None
 
     def before_fork(self) -> None:
         """Let no connection to a SQLite file be open while this process forks: `ForkGate` says why."""
@@ -195,6 +216,7 @@ class Database:
             msg = "A SQLite database in memory lives in one process, and this one was forked. Use a file: sqlite:///sms.db"
             raise ConfigurationError(msg)
         if self._lent is not None:
+            self._inherited.append(self._lent.pool)  # drivers warn of connections that nobody holds, or close them
             self._lent.dispose(close=False)
         return _Opened(self._engine_here())
 
@@ -231,7 +253,7 @@ def checked_url(url: str | sa.URL) -> sa.URL:
 def built_engine(url: sa.URL, *, busy_timeout_s: float) -> sa.Engine:
     """Return an engine that opens nothing yet and keeps parameters out of its errors."""
     backend = url.get_backend_name()
-    options: dict[str, Any] = {"hide_parameters": True, "isolation_level": _ISOLATION[backend]}
+    options: dict[str, Any] = {"hide_parameters": True, "isolation_level": _ISOLATION[backend], **_POOL}
     if backend == "sqlite":
         options["connect_args"] = {"timeout": busy_timeout_s, "check_same_thread": False}
     if backend == "sqlite" and is_memory(url):  # one connection is the database: threads take turns
@@ -315,7 +337,7 @@ def make_tables(engine: sa.Engine, schema: Schema, insert: _Insert) -> str | Non
     """Make what is missing, one process at a time, and return the version that is there then."""
     marks = [
         {"name": "schema_version", "value": str(SCHEMA_VERSION)},
-        {"name": FINGERPRINT_KEY, "value": secrets.token_hex(32)},
+        {"name": _KEY_ROW, "value": secrets.token_hex(32)},
     ]
     with engine.begin() as connection:
         if connection.dialect.name == "sqlite":

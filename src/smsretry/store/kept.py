@@ -69,6 +69,7 @@ def columns_of(entry: Entry) -> dict[str, Any]:
     """Return the columns that hold ``entry``; where it stands is the business of analytics."""
     state, ending = entry.state, entry.state.ending if entry.end is None else entry.end
     return {
+        "round": state.round,
         "retries": state.retries,
         "doubt_since": state.doubt_since,
         "looks": state.looks,

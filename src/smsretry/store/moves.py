@@ -141,13 +141,14 @@ def fact_of(event: Event) -> Fact:
             own = _of_acceptance(event)
         case RetryScheduled():
             own = {"outcome": AttemptOutcome.RETRY, "state": MessageState.PENDING} | _of_wait(event)
-            own |= _of_failure(event.failure)
+            own |= failure_columns(event.failure)
         case MessageDeferred():
             own = {"outcome": AttemptOutcome.DEFERRED, "state": MessageState.PENDING} | _of_wait(event)
-            own |= {"reason": event.reason.value, "deferral": event.deferral} | _of_failure(event.failure)
+            own |= {"reason": event.reason.value, "deferral": event.deferral}
+            own |= {} if event.failure is None else failure_columns(event.failure)
         case MessageFailed():
             own = {"outcome": AttemptOutcome.FAILED, "state": state_after(event.reason)}
-            own |= {"reason": event.reason.value} | _of_failure(event.failure)
+            own |= {"reason": event.reason.value} | failure_columns(event.failure)
         case _:
             msg = f"event must be one of smsretry.core.events, got {type(event).__qualname__}. Upgrade smsretry."
             raise TypeError(msg)
@@ -253,9 +254,8 @@ def _of_wait(event: RetryScheduled | MessageDeferred) -> dict[str, Any]:
     return {"delay_s": event.delay_s, "due": event.due}
 
 
-def _of_failure(failure: Failure | None) -> dict[str, Any]:
-    if failure is None:
-        return {}
+def failure_columns(failure: Failure) -> dict[str, Any]:
+    """Return the columns that hold ``failure``."""
     return {
         "kind": failure.kind.value,
         "code": None if failure.code is None else _kept(str(failure.code), LONGEST_WORD),

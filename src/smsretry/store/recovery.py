@@ -28,6 +28,7 @@ GRACE_S: Final = 60.0
 """How long after its time a message is taken for lost, unless told otherwise."""
 _SLOWEST: Final = 6
 """A message that is handed over again and again comes back after ``2**6`` times the grace at the latest."""
+_LEAST_PAUSE: Final = timedelta(seconds=1)
 _BATCH: Final = 200
 _MENDED: Final = (MessageState.FAILED.value, MessageState.EXPIRED.value)
 
@@ -135,26 +136,27 @@ class Recovery:
         """Take up to ``limit`` messages that are past their time, for the caller to queue."""
         message, now = self._messages.c, self._writer.now(connection)
         grace = timedelta(seconds=grace_s)
+        pause = max(grace, _LEAST_PAUSE)  # a run that takes long must not come round to what it began with
         due = sa.func.coalesce(message.due, message.decided_at)
         late = sa.case((message.claimed_until.is_not(None), message.claimed_until), else_=due) <= now - grace
         query = (
             sa.select(self._messages)
             .where(message.state == MessageState.PENDING.value, message.fingerprint.is_not(None), late)
-            .where(self._is_its_turn(now, grace))
-            .order_by(due)
+            .where(self._is_its_turn(now, pause))
+            .order_by(message.hand_overs, due)
             .limit(limit)
             .with_for_update(skip_locked=True)
         )
         rows = connection.execute(query).all()
         for row in rows:
-            self._journal.save(connection, row.id, handed_over_at=now, hand_overs=row.hand_overs + 1)
+            self._writer.change(connection, row.id, {"handed_over_at": now, "hand_overs": row.hand_overs + 1})
         return tuple(_overdue(row) for row in rows)
 
-    def _is_its_turn(self, now: datetime, grace: timedelta) -> sa.ColumnElement[bool]:
-        """Say in SQL that a message was not handed over, or long enough ago: one grace, then two, four and so on."""
+    def _is_its_turn(self, now: datetime, pause: timedelta) -> sa.ColumnElement[bool]:
+        """Say in SQL that a message was not handed over, or long enough ago: one pause, then two, four and so on."""
         message = self._messages.c
-        times = [(message.hand_overs <= n, _at(now - grace * 2 ** (n - 1))) for n in range(1, _SLOWEST)]
-        latest = sa.case(*times, else_=_at(now - grace * 2**_SLOWEST))
+        times = [(message.hand_overs <= n + 1, _at(now - pause * 2**n)) for n in range(_SLOWEST)]
+        latest = sa.case(*times, else_=_at(now - pause * 2**_SLOWEST))
         return message.handed_over_at.is_(None) | (message.handed_over_at <= latest)
 
     def mended(self, connection: sa.Connection, campaign: str, kind: str, limit: int) -> tuple[Overdue, ...]:

@@ -152,18 +152,26 @@ class SQLStore:
         """Note that the provider serves ``account`` again."""
         self._database.write(lambda connection: self._claims.reopen(connection, account))
 
-    def plan(self, messages: Message | Iterable[Message], *, due: datetime | None = None, due_in_s: float = 0.0) -> int:
+    def plan(
+        self,
+        messages: Message | Iterable[Message],
+        *,
+        due: datetime | None = None,
+        due_in_s: float = 0.0,
+        rerun: bool = False,
+    ) -> int:
         """Write that ``messages`` will be sent, before they are queued, and return how many of them are new.
 
         What is planned ends, even where the queue loses it: `recover` hands it over. ``due`` is when (aware), or
-        ``due_in_s`` in how many seconds by the database's clock; nothing is sent before it. Raises
+        ``due_in_s`` in how many seconds by the database's clock; nothing is sent before it. ``rerun`` says that texts
+        may have been rendered anew: the first one of an id stays. Raises
         `smsretry.InvalidMessage` for a message without an id, and for one whose id belongs to another recipient or
         text: then neither it nor those beside it (up to 500) are written.
         """
         checked = (_planned(message) for message in ((messages,) if isinstance(messages, Message) else messages))
         new = 0
         for batch in in_batches(checked, _PLANNED_AT_ONCE):
-            plan = functools.partial(self._claims.plan, messages=batch, due=due, due_in_s=due_in_s)
+            plan = functools.partial(self._claims.plan, messages=batch, due=due, due_in_s=due_in_s, rerun=rerun)
             new += self._database.write(plan)
         return new
 

@@ -63,11 +63,33 @@ class Writer:
         added[DOUBLED] = self._texts_too_many(connection, fact, event_id)
         self.count(connection, campaign, fact.message_id, added)
 
+    def note_locked(self, connection: sa.Connection, fact: Fact, row: Any, columns: Mapping[str, Any]) -> None:
+        """Write ``fact`` and ``columns`` of its message, whose row is locked and given; count it unless it was."""
+        event_id = self._append(connection, fact)
+        if event_id is None:
+            self.change(connection, fact.message_id, columns)
+            return
+        standing = _standing(row)
+        changed = changes(standing, fact)
+        self.change(connection, fact.message_id, changed | dict(columns))
+        added = moves(standing.state, MessageState(changed.get("state", standing.state)), fact)
+        if standing.state is MessageState.ACCEPTED or standing.round != fact.round:  # else there is none before it
+            added[DOUBLED] = self._texts_too_many(connection, fact, event_id)
+        self.count(connection, standing.campaign, fact.message_id, added)
+
+    def change(self, connection: sa.Connection, message_id: str, columns: Mapping[str, Any]) -> None:
+        """Change columns of a message."""
+        connection.execute(self._change_message, {"message_id": message_id, **columns})
+
     def count(self, connection: sa.Connection, campaign: str, message_id: str, added: Mapping[str, int]) -> None:
         """Add to the counters of ``campaign`` that message ``message_id`` moves."""
+        self.count_in(connection, campaign, shard_of(message_id), added)
+
+    def count_in(self, connection: sa.Connection, campaign: str, shard: int, added: Mapping[str, int]) -> None:
+        """Add to the counters of ``campaign`` in one of its shards."""
         if any(added.values()):
             every = dict.fromkeys(COUNTERS, 0) | dict(added)
-            connection.execute(self._count, {"campaign": campaign, "shard": shard_of(message_id), **every})
+            connection.execute(self._count, {"campaign": campaign, "shard": shard, **every})
 
     def now(self, connection: sa.Connection) -> datetime:
         """Return the present moment by the database's clock."""
@@ -117,7 +139,7 @@ class Writer:
 
     def _move_known(self, connection: sa.Connection, standing: Standing, fact: Fact) -> tuple[str, dict[str, int]]:
         changed = changes(standing, fact)
-        connection.execute(self._change_message, {"message_id": fact.message_id, **changed})
+        self.change(connection, fact.message_id, changed)
         after = MessageState(changed.get("state", standing.state))
         return standing.campaign, moves(standing.state, after, fact)
 

@@ -24,7 +24,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final, TypeVar, assert_never
 
-from smsretry.core.claims import Begun, Busy, Claim, Ended, NotDue, OnHold
+from smsretry.core.claims import Begun, Busy, Claim, Ended, NotDue, OnHold, Others
 from smsretry.core.events import Event, MessageAccepted, MessageDeferred, MessageFailed, RetryScheduled
 from smsretry.core.failure import Failure, FailureKind
 from smsretry.core.message import Message, Receipt
@@ -66,7 +66,7 @@ def check_a_message_that_is_new_is_claimed(make_journal: MakeJournal, pass_time:
     _expect("The message of a claim is the one that was begun", message, claim.message)
     _expect("A new message begins with a new state", _NEW, claim.state)
     _expect("Nothing is in doubt about a new message", (None, True), (claim.dead_since, claim.may_send))
-    _expect("The journal's time is aware", True, claim.now.utcoffset() is not None)
+    _holds("The journal's time is aware", claim.now.utcoffset() is not None)
 
 
 def check_a_state_that_came_along_counts_at_the_first_begin(make_journal: MakeJournal, pass_time: PassTime) -> None:
@@ -113,15 +113,16 @@ def check_epochs_rise(make_journal: MakeJournal, pass_time: PassTime) -> None:
     second = _claimed(journal, message)
     pass_time(LEASE_S + 1)
     third = _claimed(journal, message)
-    _expect("Each claim has a later epoch", True, 0 < first.epoch < second.epoch < third.epoch)
+    _holds("Each claim has a later epoch", 0 < first.epoch < second.epoch < third.epoch)
 
 
 def check_the_same_begin_is_recognised(make_journal: MakeJournal, pass_time: PassTime) -> None:
-    """Begin twice under one nonce, as after a lost answer within one call: it is the same claim."""
+    """Begin twice under one nonce, as after a lost answer within one call: the claim is its own, and no doubt."""
     del pass_time
     journal, message = make_journal(), _message("again")
     first, second = _claimed(journal, message, nonce="n-1"), _claimed(journal, message, nonce="n-1")
-    _expect("A begin that is repeated gets its own claim", (first.epoch, None), (second.epoch, second.dead_since))
+    _expect("A begin that is repeated finds no doubt", None, second.dead_since)
+    _holds("A begin that is repeated holds the claim", first.epoch <= second.epoch)
 
 
 def check_a_claim_whose_answer_was_lost_is_released(make_journal: MakeJournal, pass_time: PassTime) -> None:
@@ -131,10 +132,10 @@ def check_a_claim_whose_answer_was_lost_is_released(make_journal: MakeJournal, p
     _is_busy("A claim is released by its own nonce only", _begin(journal, message, AttemptState(claim="other")))
     claim = _claimed(journal, message, AttemptState(claim="lost"))
     _expect("A claim under which nothing was sent leaves no doubt", None, claim.dead_since)
-    _expect("The released claim has a later one after it", True, claim.epoch > lost.epoch)
+    _holds("The released claim has a later one after it", claim.epoch > lost.epoch)
     pass_time(LEASE_S + 1)
     dead = _claimed(journal, message, AttemptState(claim="lost"))
-    _expect("A nonce releases its own claim and none after it", True, dead.dead_since is not None)
+    _holds("A nonce releases its own claim and none after it", dead.dead_since is not None)
 
 
 def check_an_end_is_replayed(make_journal: MakeJournal, pass_time: PassTime) -> None:
@@ -157,7 +158,7 @@ def check_a_retry_waits_for_its_time(make_journal: MakeJournal, pass_time: PassT
     outcome = RetryAfter(100.0, _BUSY, claim.state.with_retry(due))
     _expect("Whoever holds the claim schedules the retry", None, _finish(journal, claim, outcome))
     early = _begin(journal, message)
-    _expect("A retry that is not due is put off", True, isinstance(early, NotDue) and 90 < early.left_s <= 100)
+    _holds("A retry that is not due is put off", isinstance(early, NotDue) and 90 < early.left_s <= 100)
     pass_time(101)
     _expect("A retry knows its number", 1, _claimed(journal, message).state.retries)
 
@@ -182,11 +183,11 @@ def check_a_dead_claim_is_a_doubt(make_journal: MakeJournal, pass_time: PassTime
     over = _claimed(make_journal(), message)
     since = over.dead_since or over.now
     near = over.dead_since is not None and dead.now - timedelta(seconds=LEASE_S + 2) <= since <= over.now
-    _expect("A dead claim may have sent since it was made", True, near)
-    _expect("A claim that takes over sends nothing", False, over.may_send)
+    _holds("A dead claim may have sent since it was made", near)
+    _holds("A claim that takes over sends nothing", not over.may_send)
     pass_time(LEASE_S + 1)
     still = _claimed(journal, message).dead_since
-    _expect("A doubt outlives who was to settle it", True, still is not None and still <= since)
+    _holds("A doubt outlives who was to settle it", still is not None and still <= since)
 
 
 def check_a_dead_claim_that_asked_is_no_doubt(make_journal: MakeJournal, pass_time: PassTime) -> None:
@@ -198,9 +199,9 @@ def check_a_dead_claim_that_asked_is_no_doubt(make_journal: MakeJournal, pass_ti
     pass_time(LEASE_S + 1)
     asking = _claimed(journal, message)
     _expect("Who only asked leaves no doubt of its own", None, asking.dead_since)
-    _expect("A claim that is held is renewed", True, journal.renew(asking, lease_s=LEASE_S))
+    _holds("A claim that is held is renewed", journal.renew(asking, lease_s=LEASE_S))
     pass_time(LEASE_S + 1)
-    _expect("A claim that was renewed may have sent", True, _claimed(journal, message).dead_since is not None)
+    _holds("A claim that was renewed may have sent", _claimed(journal, message).dead_since is not None)
 
 
 def check_a_renewed_lease_lasts(make_journal: MakeJournal, pass_time: PassTime) -> None:
@@ -208,7 +209,7 @@ def check_a_renewed_lease_lasts(make_journal: MakeJournal, pass_time: PassTime) 
     journal, message = make_journal(), _message("renewed")
     claim = _claimed(journal, message)
     pass_time(LEASE_S - 10)
-    _expect("A claim that is held is renewed", True, journal.renew(claim, lease_s=LEASE_S))
+    _holds("A claim that is held is renewed", journal.renew(claim, lease_s=LEASE_S))
     pass_time(LEASE_S - 10)
     _is_busy("A lease that was renewed lasts", _begin(journal, message))
 
@@ -219,7 +220,7 @@ def check_a_lost_claim_changes_nothing(make_journal: MakeJournal, pass_time: Pas
     frozen = _claimed(journal, message)
     pass_time(LEASE_S + 1)
     holder = _claimed(make_journal(), message)
-    _expect("A lost claim is not renewed", False, journal.renew(frozen, lease_s=LEASE_S))
+    _holds("A lost claim is not renewed", not journal.renew(frozen, lease_s=LEASE_S))
     journal.release(frozen)
     _is_busy("A lost claim releases nothing", _begin(journal, message))
     due = holder.now + timedelta(seconds=500)
@@ -283,7 +284,7 @@ def check_evidence_settles(make_journal: MakeJournal, pass_time: PassTime) -> No
     settling = _claimed(make_journal(), message, AttemptState(provider_id="SM-evidence"))
     _expect("A provider's id in hand is never dropped", "SM-evidence", settling.state.provider_id)
     _finish(journal, settling, _accepted(settling))
-    _expect("Evidence ends the message", True, isinstance(_begin(journal, message), Ended))
+    _holds("Evidence ends the message", isinstance(_begin(journal, message), Ended))
 
 
 def check_like_messages_wait_for_each_other(make_journal: MakeJournal, pass_time: PassTime) -> None:
@@ -322,8 +323,9 @@ def check_others_are_known(make_journal: MakeJournal, pass_time: PassTime) -> No
         done = _claimed(journal, _message(name, to=to, body=f"{name} before"))
         _finish(journal, done, _accepted(done))
     claim = _claimed(journal, _message("asking"))
-    known = set(journal.others(claim, since=claim.now - timedelta(seconds=300)))
-    _expect("Ids of other messages to the recipient are known, and only these", {"SM-taken"}, known)
+    others = journal.others(claim, since=claim.now - timedelta(seconds=300))
+    wanted = Others(provider_ids=frozenset({"SM-taken"}))
+    _expect("Ids of other messages to the recipient are known, and only these", wanted, others)
 
 
 def check_another_message_is_refused(make_journal: MakeJournal, pass_time: PassTime) -> None:
@@ -680,6 +682,12 @@ def _is_on_hold(answer: Begun) -> None:
     right = isinstance(answer, OnHold) and 0 < answer.left_s <= _PROBE_EVERY_S and answer.failure == _REFUSED
     if not right:
         msg = f"A refused account is on hold for up to {_PROBE_EVERY_S:.0f} s and says why, got {answer!r}."
+        raise ContractBroken(msg)
+
+
+def _holds(promise: str, fact: object) -> None:
+    if not fact:
+        msg = f"{promise}, and here it does not hold."
         raise ContractBroken(msg)
 
 
