@@ -43,18 +43,18 @@ class Fingerprints:
 
 def entry_of(row: Any) -> Entry:
     """Return what the journal's rules know of the message in ``row``."""
-    is_open = row.state in _OPEN_STATES
+    is_open, in_doubt = row.state in _OPEN_STATES, row.doubt_since is not None
     return Entry(
         state=AttemptState(
             retries=row.retries,
             doubt_since=row.doubt_since,
-            looks=row.looks if row.doubt_since is not None else 0,
+            looks=row.looks if in_doubt else 0,
             deferrals=row.deferrals,
             due=row.due,
             round=row.round,
-            settles_at=row.settles_at if row.doubt_since is not None else None,
+            settles_at=row.settles_at if in_doubt else None,
             deferred_since=row.deferred_since,
-            ending=GaveUp.from_dict(json.loads(row.ending)) if is_open and row.ending else None,
+            ending=GaveUp.from_dict(json.loads(row.ending)) if is_open and in_doubt and row.ending else None,
         ),
         epoch=row.epoch,
         nonce=row.nonce,
