@@ -1,0 +1,399 @@
+"""The database fails at the worst moments: nothing is sent blindly, nothing is lost, and each text is sent once."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+from tests.store.clock import pass_time
+from tests.store.conftest import emptied
+from tests.store.journeys import message, miscounted
+from tests.store.told import BUSY, retry
+
+from smsretry import Accepted, Dispatcher, Failure, Message, Outcome, Receipt, RetryPolicy
+from smsretry.core.lookup import Found, LookUp, NotSeen
+from smsretry.core.outcome import AttemptState, DeferReason, Deferred, RetryAfter
+from smsretry.errors import ProviderError
+from smsretry.store import SQLStore
+
+
+@dataclass(slots=True)
+class Provider:
+    """Take every text after ``before_answering`` was called, or refuse it; list what was taken."""
+
+    before_answering: Callable[[], object] = lambda: None
+    refuses: Failure | None = None
+    texts: list[str] = field(default_factory=list)
+
+    def send(self, one: Message, /) -> Receipt:
+        self.before_answering()
+        if self.refuses is not None:
+            raise ProviderError(self.refuses)
+        self.texts.append(str(one.id))
+        return Receipt("provider", f"SM{len(self.texts)}", datetime.now(UTC))
+
+    def find(self, one: Message, /, *, since: datetime, exclude: Any = ()) -> LookUp:
+        del since, exclude
+        taken = str(one.id) in self.texts
+        return Found(Receipt("provider", "SM1", datetime.now(UTC))) if taken else NotSeen(datetime.now(UTC))
+
+
+def attempt(store: SQLStore, provider: Provider, state: AttemptState = AttemptState()) -> Outcome:  # noqa: B008
+    return Dispatcher(provider, journal=store, policy=RetryPolicy(settle_after_s=0.0)).attempt(message("m"), state)
+
+
+def put_off(outcome: Outcome) -> AttemptState:
+    assert isinstance(outcome, Deferred), outcome
+    assert outcome.reason is DeferReason.JOURNAL_AWAY
+    return replace(outcome.state, due=None)  # its time has come
+
+
+def check_one_text(store: SQLStore, provider: Provider) -> None:
+    assert provider.texts == ["m"]
+    summary = store.campaign_summary("spring")
+    assert (summary.sent, summary.pending, summary.doubled, miscounted(store)) == (1, 0, 0, {})
+
+
+# A SQLite file that another application has locked for longer than we wait.
+
+
+@pytest.fixture
+def hasty(file_url: str) -> Iterator[SQLStore]:
+    """Lend a store that waits for nobody."""
+    with SQLStore(file_url, busy_timeout_s=0.02) as store:
+        store.create_tables()
+        yield store
+
+
+@pytest.fixture
+def other(hasty: SQLStore, tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    """Lend another application's connection to the file."""
+    del hasty
+    connection = sqlite3.connect(tmp_path / "sms.db", isolation_level=None)
+    yield connection
+    connection.close()
+
+
+def test_a_locked_file_before_the_send_puts_the_message_off(hasty: SQLStore, other: sqlite3.Connection) -> None:
+    provider = Provider()
+    other.execute("BEGIN IMMEDIATE")
+    state = put_off(attempt(hasty, provider))
+    assert provider.texts == []
+    other.execute("ROLLBACK")
+    assert isinstance(attempt(hasty, provider, state), Accepted)
+    check_one_text(hasty, provider)
+
+
+def test_a_locked_file_after_the_send_leaves_evidence(hasty: SQLStore, other: sqlite3.Connection) -> None:
+    provider = Provider(lambda: other.execute("BEGIN IMMEDIATE"))
+    state = put_off(attempt(hasty, provider))
+    assert state.provider_id == "SM1"
+    other.execute("ROLLBACK")
+    outcome = attempt(hasty, provider, state)
+    assert isinstance(outcome, Accepted)
+    assert outcome.receipt.provider_id == "SM1"
+    check_one_text(hasty, provider)
+
+
+def test_a_message_whose_evidence_was_lost_too_is_looked_up(hasty: SQLStore, other: sqlite3.Connection) -> None:
+    provider = Provider(lambda: other.execute("BEGIN IMMEDIATE"))
+    put_off(attempt(hasty, provider))
+    other.execute("ROLLBACK")
+    pass_time(hasty, 61)
+    outcome = settled(hasty, provider)
+    assert isinstance(outcome, Accepted)
+    assert outcome.looked_up
+    check_one_text(hasty, provider)
+
+
+def test_a_refusal_that_could_not_be_written_is_asked_about_and_then_sent(
+    hasty: SQLStore, other: sqlite3.Connection
+) -> None:
+    provider = Provider(lambda: other.execute("BEGIN IMMEDIATE"), refuses=BUSY)
+    put_off(attempt(hasty, provider))
+    other.execute("ROLLBACK")
+    pass_time(hasty, 61)
+    provider.before_answering, provider.refuses = (lambda: None), None
+    outcome = settled(hasty, provider)
+    assert isinstance(outcome, Accepted)
+    check_one_text(hasty, provider)
+
+
+def settled(store: SQLStore, provider: Provider) -> Outcome:
+    """Make attempts until the message has ended."""
+    for _ in range(10):
+        outcome = attempt(store, provider)
+        if not isinstance(outcome, Deferred | RetryAfter):
+            return outcome
+        pass_time(store, outcome.delay_s + 1)
+    raise AssertionError(outcome)
+
+
+# A SQLite file on a disk that is full.
+
+
+@dataclass(slots=True)
+class Disk:
+    """Have room for ``pages`` of a file, or for as many as it has."""
+
+    pages: int = 1_000_000
+
+    def limit(self, connection: sqlite3.Connection, *_: object) -> None:
+        connection.execute(f"PRAGMA max_page_count = {self.pages}").close()
+
+
+@pytest.fixture
+def disk() -> Disk:
+    return Disk()
+
+
+@pytest.fixture
+def limited(file_url: str, disk: Disk) -> Iterator[SQLStore]:
+    """Lend a store on ``disk``."""
+    engine = sa.create_engine(file_url)
+    sa.event.listen(engine, "checkout", disk.limit)
+    with SQLStore(engine) as store:
+        store.create_tables()
+        yield store
+    engine.dispose()
+
+
+def fill_up(store: SQLStore, disk: Disk) -> None:
+    """Let the disk have no room any more, and fill what is left in the pages."""
+    disk.pages = 1
+    for write in (plan_one, note_one):
+        number = 0
+        while still_writes(write, store, number):
+            number += 1
+
+
+def plan_one(store: SQLStore, number: int) -> None:
+    store.plan(message(f"planned-{number}", campaign="other"))
+
+
+def note_one(store: SQLStore, number: int) -> None:
+    store.record(retry("planned-0", 1 + number, campaign="other"))
+
+
+def still_writes(write: Callable[[SQLStore, int], None], store: SQLStore, number: int) -> bool:
+    try:
+        write(store, number)
+    except sa.exc.OperationalError as error:
+        return "disk is full" not in str(error)
+    return True
+
+
+def test_a_full_disk_before_the_send_puts_the_message_off(limited: SQLStore, disk: Disk) -> None:
+    provider = Provider()
+    fill_up(limited, disk)
+    state = put_off(attempt(limited, provider))
+    assert provider.texts == []
+    disk.pages = 1_000_000
+    assert isinstance(attempt(limited, provider, state), Accepted)
+    check_one_text(limited, provider)
+
+
+def test_a_full_disk_after_the_send_leaves_evidence(limited: SQLStore, disk: Disk) -> None:
+    provider = Provider(lambda: fill_up(limited, disk))
+    state = put_off(attempt(limited, provider))
+    assert state.provider_id == "SM1"
+    disk.pages = 1_000_000
+    assert isinstance(attempt(limited, provider, state), Accepted)
+    check_one_text(limited, provider)
+
+
+# A commit that fails, or whose answer is lost.
+
+
+@dataclass(slots=True)
+class Fault:
+    """Break commits: the next ``times`` of them, ``before`` or ``after`` the database has done them."""
+
+    when: str = ""
+    times: int = 0
+
+    def strikes(self, when: str) -> bool:
+        if self.when != when or self.times == 0:
+            return False
+        self.times -= 1
+        return True
+
+
+@pytest.fixture
+def fault() -> Fault:
+    return Fault()
+
+
+@pytest.fixture
+def faulty_sqlite(file_url: str, fault: Fault) -> Iterator[SQLStore]:
+    """Lend a store in a file whose commits break."""
+
+    class Connection(sqlite3.Connection):
+        def commit(self) -> None:
+            if fault.strikes("before"):
+                raise sqlite3.OperationalError("disk I/O error")
+            super().commit()
+            if fault.strikes("after"):
+                raise sqlite3.OperationalError("disk I/O error")
+
+    engine = sa.create_engine(file_url, connect_args={"factory": Connection})
+    with SQLStore(engine) as store:
+        store.create_tables()
+        yield store
+    engine.dispose()
+
+
+@pytest.fixture
+def faulty_postgres(postgres_url: str, postgres_store: SQLStore, own_prefix: str, fault: Fault) -> Iterator[SQLStore]:
+    """Lend a store in PostgreSQL whose connection is cut off by the server at COMMIT."""
+    emptied(postgres_store)
+    admin = psycopg.connect(postgres_url.replace("+psycopg", ""), autocommit=True)
+
+    class Connection(psycopg.Connection[Any]):
+        def commit(self) -> None:
+            if fault.strikes("before"):
+                cut(admin, self)
+            super().commit()
+            if fault.strikes("after"):
+                cut(admin, self)
+                self.execute("SELECT 'the answer to a commit that was done'")
+
+    engine = sa.create_engine(postgres_url, creator=lambda: Connection.connect(postgres_url.replace("+psycopg", "")))
+    with SQLStore(engine, table_prefix=own_prefix) as store:
+        store.create_tables()
+        yield store
+    fault.times = 0
+    engine.dispose()
+    admin.close()
+
+
+def cut(admin: psycopg.Connection[Any], victim: psycopg.Connection[Any]) -> None:
+    admin.execute("SELECT pg_terminate_backend(%s, 5000)", (victim.info.backend_pid,))
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.integration)])
+def faulty(request: pytest.FixtureRequest) -> SQLStore:
+    """Lend a store whose commits break, on each database in turn."""
+    return request.getfixturevalue(f"faulty_{request.param}")
+
+
+def enough(store: SQLStore) -> int:
+    """Return how many commits in a row must break until a transaction is given up."""
+    return 1 if store._database.kind == "sqlite" else 3
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_claim_whose_commit_broke_is_no_doubt(faulty: SQLStore, fault: Fault, when: str) -> None:
+    provider = Provider()
+    fault.when, fault.times = when, enough(faulty)
+    state = put_off(attempt(faulty, provider))
+    assert provider.texts == []
+    outcome = attempt(faulty, provider, state)
+    assert isinstance(outcome, Accepted)
+    assert not outcome.looked_up
+    check_one_text(faulty, provider)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_an_acceptance_whose_commit_broke_is_settled_by_its_evidence(faulty: SQLStore, fault: Fault, when: str) -> None:
+    def break_commits() -> None:
+        fault.when, fault.times = when, enough(faulty)
+
+    provider = Provider(break_commits)
+    state = put_off(attempt(faulty, provider))
+    assert state.provider_id == "SM1"
+    outcome = attempt(faulty, provider, state)
+    assert isinstance(outcome, Accepted)
+    assert outcome.receipt.provider_id == "SM1"
+    check_one_text(faulty, provider)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_retry_whose_commit_broke_is_made_once(faulty: SQLStore, fault: Fault, when: str) -> None:
+    def break_commits() -> None:
+        fault.when, fault.times = when, enough(faulty)
+
+    provider = Provider(break_commits, refuses=BUSY)
+    put_off(attempt(faulty, provider))
+    pass_time(faulty, 61)
+    provider.before_answering, provider.refuses = (lambda: None), None
+    assert isinstance(settled(faulty, provider), Accepted)
+    check_one_text(faulty, provider)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_connection_that_is_cut_once_at_commit_is_opened_again(
+    faulty_postgres: SQLStore, fault: Fault, when: str
+) -> None:
+    def break_one_commit() -> None:
+        fault.when, fault.times = when, 1
+
+    break_one_commit()
+    provider = Provider(break_one_commit)
+    assert isinstance(attempt(faulty_postgres, provider), Accepted)
+    assert fault.times == 0
+    check_one_text(faulty_postgres, provider)
+
+
+# A connection that is cut in the middle of a transaction.
+
+
+@pytest.fixture
+def cuts(faulty_postgres: SQLStore, postgres_url: str) -> Iterator[list[str]]:
+    """Lend a list of tables: the server cuts the connection off that begins to write to the first of them."""
+    left: list[str] = []
+    admin = psycopg.connect(postgres_url.replace("+psycopg", ""), autocommit=True)
+    engine = faulty_postgres._database._ready_engine()
+
+    def before(connection: sa.Connection, _: object, statement: str, *__: object) -> None:
+        if left and left[0] in statement and not statement.lstrip().startswith(("SELECT", "WITH")):
+            left.pop(0)
+            proxied: Any = connection.connection.driver_connection
+            cut(admin, proxied)
+
+    sa.event.listen(engine, "before_cursor_execute", before)
+    yield left
+    sa.event.remove(engine, "before_cursor_execute", before)
+    admin.close()
+
+
+@pytest.mark.integration
+def test_a_connection_that_is_cut_in_mid_transaction_is_opened_again(
+    faulty_postgres: SQLStore, cuts: list[str]
+) -> None:
+    cuts += ["messages", "counters", "attempts", "counters"]
+    provider = Provider()
+    assert isinstance(attempt(faulty_postgres, provider), Accepted)
+    assert cuts == []
+    check_one_text(faulty_postgres, provider)
+
+
+@pytest.mark.integration
+def test_a_database_that_cuts_again_and_again_before_the_send_puts_the_message_off(
+    faulty_postgres: SQLStore, cuts: list[str]
+) -> None:
+    cuts += ["counters"] * 3
+    provider = Provider()
+    state = put_off(attempt(faulty_postgres, provider))
+    assert provider.texts == []
+    assert isinstance(attempt(faulty_postgres, provider, state), Accepted)
+    check_one_text(faulty_postgres, provider)
+
+
+@pytest.mark.integration
+def test_a_database_that_cuts_again_and_again_after_the_send_leaves_evidence(
+    faulty_postgres: SQLStore, cuts: list[str]
+) -> None:
+    provider = Provider(lambda: cuts.extend(["attempts"] * 3))
+    state = put_off(attempt(faulty_postgres, provider))
+    assert state.provider_id == "SM1"
+    assert isinstance(attempt(faulty_postgres, provider, state), Accepted)
+    check_one_text(faulty_postgres, provider)
