@@ -133,7 +133,7 @@ def settled(store: SQLStore, provider: Provider) -> Outcome:
         if not isinstance(outcome, Deferred | RetryAfter):
             return outcome
         pass_time(store, outcome.delay_s + 1)
-    raise AssertionError(outcome)
+    raise AssertionError("the message did not end")
 
 
 # A SQLite file on a disk that is full.

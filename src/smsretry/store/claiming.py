@@ -36,6 +36,7 @@ _PROBE_EVERY: Final = timedelta(seconds=PROBE_EVERY_S)
 _COUNT_ROWS: Final = {"preserve_rowcount": True}
 _LISTED_BEFORE: Final = timedelta(hours=1)
 """How long before a doubt began a provider's id may have been noted that its listing still shows."""
+_NEVER_READ: Final = frozenset({"reason", "send_before", "changed_at", "handed_over_at", "hand_overs"})
 _WORKED_ON: Final[Mapping[str, Any]] = {"handed_over_at": None, "hand_overs": 0}
 
 
@@ -349,9 +350,14 @@ def _lock_statement(schema: Schema) -> sa.Select[Any]:
 
     PostgreSQL computes the outer columns when the inner query, with its wait for the lock, has returned its row.
     """
+    return sa.select(_locked_row(schema), DatabaseNow().label("now"))
+
+
+def _locked_row(schema: Schema) -> sa.CTE:
+    """Return what the journal reads of a message; every column costs time, and the rest is written only."""
     messages = schema.messages
-    locked = sa.select(messages).where(messages.c.id == sa.bindparam("key")).with_for_update().cte("locked")
-    return sa.select(locked, DatabaseNow().label("now"))
+    read = [column for column in messages.c if column.name not in _NEVER_READ]
+    return sa.select(*read).where(messages.c.id == sa.bindparam("key")).with_for_update().cte("locked")
 
 
 def _look_statement(schema: Schema) -> sa.Select[Any]:
@@ -360,7 +366,7 @@ def _look_statement(schema: Schema) -> sa.Select[Any]:
     ``like_until`` is set where another open message has the same recipient and text, and the account's hold is there.
     """
     messages, holds = schema.messages, schema.holds
-    locked = sa.select(messages).where(messages.c.id == sa.bindparam("key")).with_for_update().cte("locked")
+    locked = _locked_row(schema)
     other = messages.alias("other")
     at_work = other.c.claimed_until.is_not(None) | other.c.sending_since.is_not(None) | other.c.doubt_since.is_not(None)
     text = sa.func.coalesce(locked.c.fingerprint, sa.bindparam("text"))
