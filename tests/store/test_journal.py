@@ -12,7 +12,7 @@ from tests.store.journeys import attempt, begin, claimed, everything_in, message
 from tests.store.told import BUSY, NO_NUMBER, accepted, failed, retry
 
 from smsretry import Accepted, Failure, FailureKind, GaveUp, GiveUpReason, InvalidMessage, Receipt, RetryAfter
-from smsretry.core.claims import Busy, Claim, Ended, OnHold
+from smsretry.core.claims import Busy, Claim, Ended, OnHold, Others
 from smsretry.core.outcome import AttemptState, DeferReason, Deferred
 from smsretry.store import SQLStore
 from smsretry.testing.journal_contract import JournalContract
@@ -205,7 +205,8 @@ def test_other_rounds_of_a_message_are_other_messages(store: SQLStore) -> None:
     assert len(store.mended("spring", FailureKind.SENDER_CONFIG)) == 1
     store.record(replace(accepted("m", sid="SM-first-round"), at=datetime.now(UTC)))
     claim = claimed(store, message("m"))
-    assert (claim.state.round, store.others(claim, since=claim.now)) == (2, ("SM-first-round",))
+    of_first_round = Others(provider_ids=frozenset({"SM-first-round"}))
+    assert (claim.state.round, store.others(claim, since=claim.now)) == (2, of_first_round)
 
 
 def test_one_of_many_threads_asks_whether_an_account_is_served_again(store: SQLStore) -> None:
