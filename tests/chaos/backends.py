@@ -49,6 +49,10 @@ class Backend(ABC):
     """Without a request for so long, and without a task to be seen, nothing comes any more."""
 
     @abstractmethod
+    def waiting(self) -> int:
+        """Count the tasks that no worker has fetched."""
+
+    @abstractmethod
     def has_tasks(self) -> bool:
         """Say whether the broker holds a task, as far as it can be seen."""
 
@@ -87,9 +91,13 @@ class Embedded(Backend):
         self.celery = {**broker, **_CELERY, "worker_prefetch_multiplier": 1}  # what a worker holds dies with it
         self.store_url = f"sqlite:///{folder / 'sms.db'}"
 
+    def waiting(self) -> int:
+        """Count the tasks in the folder."""
+        return sum(1 for _ in self._queue.glob(f"*.{QUEUE}.msg"))
+
     def has_tasks(self) -> bool:
         """Say whether a task lies in the folder; what a worker holds, nobody can see."""
-        return any(self._queue.glob(f"*.{QUEUE}.msg"))
+        return self.waiting() > 0
 
 
 class Servers(Backend):
@@ -109,13 +117,18 @@ class Servers(Backend):
         self.celery = {"broker_url": broker.url, "broker_transport_options": options, **_CELERY}
         self.store_url = database.url
 
+    def waiting(self) -> int:
+        """Count the tasks in Redis."""
+        with self._client() as client:
+            return client.llen(QUEUE)
+
     def has_tasks(self) -> bool:
-        """Say whether a task waits, or was handed out and not acknowledged; yes while nobody can say."""
-        try:
-            with redis.Redis.from_url(str(self.celery["broker_url"])) as client:
-                return bool(client.llen(QUEUE) or client.hlen("unacked"))
-        except redis.RedisError:
-            return True
+        """Say whether a task waits, or was handed out and not acknowledged."""
+        with self._client() as client:
+            return bool(client.llen(QUEUE) or client.hlen("unacked"))
+
+    def _client(self) -> redis.Redis:
+        return redis.Redis.from_url(str(self.celery["broker_url"]))
 
     @property
     def crashes(self) -> tuple[Callable[[], None], ...]:

@@ -20,6 +20,8 @@ FAULTY: Final = 0.3
 LATEST_TAKE_S: Final = 2.0
 LIST_LAG_S: Final = 1.0
 LATENCY_S: Final = 0.05
+SETTLE_AFTER_S: Final = 8.0
+"""Above the latest take, the list lag and the longest freeze together, as the promise asks for; 120 by default."""
 
 WEIGHTS: Final[Mapping[Fault, int]] = MappingProxyType(
     {

@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum, unique
 from types import MappingProxyType
 from typing import Final, Protocol
@@ -39,8 +40,8 @@ class Word:
     """Failed for a permanent reason."""
     unknown: frozenset[str] = frozenset()
     """Nobody can say whether they were sent."""
-    open: frozenset[str] | None = None
-    """Not at their end; None where nobody keeps account."""
+    open: frozenset[str] = frozenset()
+    """Not at their end."""
 
 
 class Program(Protocol):
@@ -53,8 +54,16 @@ class Program(Protocol):
         """Queue every message."""
         ...
 
+    def open_count(self) -> int | None:
+        """Count the messages that are not at their end; None where nobody keeps account."""
+        ...
+
     def word(self) -> Word:
-        """Say what is known."""
+        """Say what is known at the end."""
+        ...
+
+    def history(self, message_id: str) -> Iterable[tuple[datetime, str]]:
+        """Say what is known of one message."""
         ...
 
 
@@ -70,24 +79,40 @@ class Plain:
         for message in messages:
             self._app.send_task(TASK, args=(message.to_dict(),), task_id=message.id)
 
-    def word(self) -> Word:
+    def open_count(self) -> None:
         """Say nothing: there is nobody to ask."""
+
+    def word(self) -> Word:
+        """Say nothing."""
         return Word()
+
+    def history(self, message_id: str) -> tuple[()]:  # noqa: ARG002
+        """Say nothing."""
+        return ()
 
 
 class Own:
-    """Be the task of this library, with its store."""
+    """Be the task of this library, with its store as the journal."""
 
     module = "tests.chaos.apps.own"
 
     def __init__(self, app: Celery, store: SQLStore) -> None:
-        self._task = sms_task(app, _only_the_worker_sends, name=TASK)
+        self._task = sms_task(app, _only_the_worker_sends, name=TASK, journal=store)
         self._store = store
+        self._planned = 0
 
     def publish(self, messages: Iterable[Message]) -> None:
-        """Queue every message."""
+        """Plan and queue every message."""
         for message in messages:
             self._task.send(message)
+            self._planned += 1
+
+    def open_count(self) -> int:
+        """Count what is pending; raise AssertionError where the counters do not add up to what was planned."""
+        counted = self._store.campaign_summary(CAMPAIGN)
+        if counted.planned != self._planned:
+            raise AssertionError(f"{self._planned} messages were planned, and the counters do not add up: {counted}.")
+        return counted.pending
 
     def word(self) -> Word:
         """Say what the store knows."""
@@ -95,7 +120,16 @@ class Own:
         return Word(
             refused=frozenset(id_ for id_, (_, reason) in states.items() if reason == GiveUpReason.PERMANENT),
             unknown=frozenset(id_ for id_, (state, _) in states.items() if state == MessageState.UNKNOWN),
+            open=frozenset(id_ for id_, (state, _) in states.items() if state == MessageState.PENDING),
         )
+
+    def history(self, message_id: str) -> Iterator[tuple[datetime, str]]:
+        """Say where a message stands, and what its attempts came to."""
+        stands = self._store.message(message_id)
+        if stands is not None:
+            yield stands.changed_at, f"store: {stands}"
+        for attempt in self._store.history(message_id):
+            yield attempt.started_at, f"store: {attempt.outcome} {attempt}"
 
     def _states(self) -> dict[str, tuple[str, str]]:
         exported = io.StringIO()

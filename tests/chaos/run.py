@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -12,13 +13,16 @@ from typing import Final
 from smsretry.testing import TwilioSimulator
 from tests.chaos.backends import Backend, BackendName, running_backend
 from tests.chaos.counting import Run, counted
-from tests.chaos.load import LATEST_TAKE_S, Load
+from tests.chaos.evidence import write_evidence
+from tests.chaos.load import LATEST_TAKE_S, SETTLE_AFTER_S, Load
 from tests.chaos.programs import Program, ProgramName, program_for
 from tests.chaos.settings import Settings
 from tests.chaos.trouble import Trouble
 from tests.chaos.workers import Workers
 
 TICK_S: Final = 0.25
+MOST_WAITING: Final = 60
+"""A campaign is put into the queue little by little, a few seconds of work at a time."""
 NO_TEXT_S: Final = 10.0
 """Without a text for so long, what has none yet is left to the time after the trouble."""
 
@@ -31,6 +35,7 @@ class Plan:
     backend: BackendName
     seed: int
     messages: int
+    settle_after_s: float = SETTLE_AFTER_S
 
     @property
     def cap_s(self) -> float:
@@ -48,26 +53,38 @@ def run(plan: Plan, folder: Path) -> Run:
             twilio_url=twilio.url,
             account_sid=twilio.account_sid,
             auth_token=twilio.auth_token,
+            settle_after_s=plan.settle_after_s,
         )
         with program_for(plan.program, settings) as program:
-            program.publish(load.messages)
             with (
                 Workers(program.module, backend.shape, environment=settings.environment(), folder=folder) as workers,
                 Trouble(workers, seed=plan.seed) as trouble,
             ):
-                seconds = Watch(plan, twilio, backend, program, trouble).until_the_end()
+                seconds = Watch(plan, load, twilio, backend, program, trouble).until_the_end()
             time.sleep(LATEST_TAKE_S)
-            texts = counted(load.messages, twilio, program.word())
-    return Run(**asdict(plan), **asdict(texts), kills=trouble.kills, freezes=trouble.freezes, seconds=round(seconds, 1))
+            word = program.word()
+            texts = counted(load.messages, twilio, word)
+            write_evidence(folder / "evidence.txt", load.messages, twilio, program, word)
+    return Run(
+        program=plan.program,
+        backend=plan.backend,
+        seed=plan.seed,
+        messages=plan.messages,
+        kills=trouble.kills,
+        freezes=trouble.freezes,
+        seconds=round(seconds, 1),
+        **asdict(texts),
+    )
 
 
 class Watch:
     """Follow a run: no trouble before the first request, none after the last text, and an end in any case."""
 
     def __init__(
-        self, plan: Plan, twilio: TwilioSimulator, backend: Backend, program: Program, trouble: Trouble
+        self, plan: Plan, load: Load, twilio: TwilioSimulator, backend: Backend, program: Program, trouble: Trouble
     ) -> None:
         self._plan = plan
+        self._unqueued = deque(load.messages)
         self._twilio = twilio
         self._backend = backend
         self._program = program
@@ -92,20 +109,27 @@ class Watch:
 
     def _has_texts(self, enough: int) -> bool:
         """Say whether so many messages have their text, or no more are coming."""
-        return self._texts.lasts_s() > NO_TEXT_S or len({text.to for text in self._twilio.texts}) >= enough
+        return (not self._unqueued and self._texts.lasts_s() > NO_TEXT_S) or len({text.to for text in self._twilio.texts}) >= enough
 
     def _has_ended(self) -> bool:
-        still_open = self._program.word().open
+        still_open = self._program.open_count()
         if still_open is not None:
-            return not still_open
+            return still_open == 0
         return self._requests.lasts_s() > self._backend.quiet_s and not self._backend.has_tasks()
 
     def _wait(self, condition: Callable[[], bool]) -> None:
         while time.monotonic() < self._ends_s:
             self._trouble.check()
+            self._queue_some()
             if condition():
                 return
             time.sleep(TICK_S)
+
+    def _queue_some(self) -> None:
+        """Queue more messages where few wait; no server is away meanwhile, so each is queued once."""
+        if self._unqueued:
+            few = min(len(self._unqueued), max(0, MOST_WAITING - self._backend.waiting()))
+            self._program.publish([self._unqueued.popleft() for _ in range(few)])
 
 
 class Stillness:

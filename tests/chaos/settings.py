@@ -24,6 +24,7 @@ class Settings:
     twilio_url: str
     account_sid: str
     auth_token: str
+    settle_after_s: float
 
     def environment(self) -> dict[str, str]:
         """Return the variable that `settings_here` reads."""

@@ -1,4 +1,4 @@
-"""The task of this library."""
+"""The task of this library, with a journal."""
 
 from __future__ import annotations
 
@@ -7,23 +7,18 @@ from typing import Final
 from celery import Celery
 
 from smsretry import Dispatcher, RetryPolicy
-from smsretry.adapters.celery import sms_task
+from smsretry.adapters.celery import recover_every, sms_task
 from smsretry.senders.twilio import TwilioSender, http
 from smsretry.store import SQLStore
 from tests.chaos.settings import FROM_NUMBER, TASK, TIMEOUT_S, settings_here
 
-SETTLE_AFTER_S: Final = 5.0
-"""Above the provider's latest take and list lag together, as the promise asks for; two minutes by default."""
 MAX_RETRIES: Final = 12
 """A killed attempt may have sent, so it uses up a retry; Celery does not count what it hands out again."""
-POLICY: Final = RetryPolicy(
-    max_retries=MAX_RETRIES,
-    first_delay_s=0.2,
-    max_delay_s=2.0,
-    settle_after_s=SETTLE_AFTER_S,
-    settle_after_error_s=SETTLE_AFTER_S,
-    max_looks=5,
-)
+LEASE_S: Final = 8.0
+"""A minute by default: how long a message that a killed worker held waits at least."""
+RECOVER_EVERY_S: Final = 1.0
+GRACE_S: Final = 5.0
+"""Both a minute by default; longer than a message waits in the queue of this load."""
 
 _settings = settings_here()
 _loaded_before_the_pool_forks = http
@@ -38,6 +33,14 @@ sender = TwilioSender(
     base_url=_settings.twilio_url,
     timeout_s=TIMEOUT_S,
 )
+policy = RetryPolicy(
+    max_retries=MAX_RETRIES,
+    first_delay_s=0.2,
+    max_delay_s=2.0,
+    settle_after_s=_settings.settle_after_s,
+    settle_after_error_s=_settings.settle_after_s,
+)
 store = SQLStore(_settings.store_url)
-dispatcher = Dispatcher(sender, policy=POLICY, sink=store)
+dispatcher = Dispatcher(sender, policy=policy, journal=store, lease_s=LEASE_S)
 send_sms = sms_task(app, dispatcher, name=TASK)
+recover_every(app, store, send_sms, RECOVER_EVERY_S, grace_s=GRACE_S)
