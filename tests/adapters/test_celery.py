@@ -630,7 +630,7 @@ def test_a_message_as_it_is_cannot_be_queued():
     with pytest.raises(InvalidMessage, match=r"Use send\(message\), or delay"):
         task.delay(MESSAGE)
     with pytest.raises(InvalidMessage, match=r"Use send\(message\), or delay"):
-        task.delay(message=MESSAGE)
+        task.apply_async(kwargs={"message": MESSAGE})
 
 
 def test_only_a_message_is_sent():
