@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 from tests.store.clock import pass_time
+from tests.store.held import REFUSED, WORKERS, campaign_of
 from tests.store.journeys import attempt, begin, claimed, everything_in, message, miscounted, row_of
 from tests.store.told import BUSY, NO_NUMBER, accepted, failed, retry
 
 from smsretry import Accepted, Failure, FailureKind, GaveUp, GiveUpReason, InvalidMessage, Receipt, RetryAfter
 from smsretry.core.claims import Busy, Claim, Ended, OnHold, Others
-from smsretry.core.outcome import AttemptState, DeferReason, Deferred
+from smsretry.core.outcome import AttemptState
 from smsretry.store import SQLStore
 from smsretry.testing.journal_contract import JournalContract
-
-REFUSED = Failure.of(FailureKind.AUTH, code=20003, http_status=401, provider="twilio")
 
 
 class TestSQLStore(JournalContract):
@@ -240,13 +240,24 @@ def test_a_held_message_keeps_what_came_with_it(store: SQLStore) -> None:
     assert claimed(store, message("m")).state.retries == 2
 
 
-def test_a_campaign_behind_a_refused_account_costs_a_handful_of_posts(store: SQLStore) -> None:
-    sent = 0
-    for number in range(50):
-        outcome = attempt(store, message(f"m{number}", to=f"+150055500{number:02}"), REFUSED)
-        assert isinstance(outcome, Deferred)
-        assert outcome.reason is DeferReason.ON_HOLD
-        sent += sum(one.outcome.value == "deferred" for one in store.history(f"m{number}"))
-    assert sent == 1
+def test_a_campaign_behind_an_expired_token_costs_a_request_a_minute_and_loses_nothing(store: SQLStore) -> None:
+    campaign = campaign_of(store, 60)
+    campaign.run(minutes=3)
+    assert 1 <= len(campaign.account.refused) <= WORKERS + 2
+    assert Counter(campaign.account.texts) == Counter({f"m{number}": 1 for number in range(60)})
     summary = store.campaign_summary("spring")
-    assert (summary.pending, summary.failed, miscounted(store)) == (50, 0, {})
+    assert (summary.failed, summary.expired, summary.unknown, summary.doubled) == (0, 0, 0, 0)
+
+
+def test_what_has_waited_for_its_account_as_long_as_it_may_ends_and_is_sent_once_more(store: SQLStore) -> None:
+    store.hold("a", REFUSED)
+    begin(store, message("m"))
+    pass_time(store, 61)
+    store.hold("a", REFUSED)
+    claim = claimed(store, message("m"), most_deferred_s=60.0)
+    assert claim.refused == REFUSED
+    outcome = GaveUp(REFUSED, GiveUpReason.EXPIRED, 0)
+    store.finish(claim, outcome, failed("m", reason=GiveUpReason.EXPIRED, failure=REFUSED))
+    assert (store.campaign_summary("spring").expired, miscounted(store)) == (1, {})
+    assert [one.message_id for one in store.mended("spring", FailureKind.AUTH)] == ["m"]
+    assert (store.campaign_summary("spring").pending, miscounted(store)) == (1, {})
