@@ -88,8 +88,9 @@ types: $(INSTALLED)
 docs: $(INSTALLED) ## build the docs into docs/_build/html
 	$(BIN)/sphinx-build -W --keep-going -q -b html -d docs/_build/doctrees docs docs/_build/html
 
-bench: $(INSTALLED) ## measure what one attempt costs, and what each fault of the simulator leads to
+bench: $(INSTALLED) ## measure what one attempt and a journal cost, and what each fault of the simulator leads to
 	$(BIN)/python -m benchmarks.overhead
+	$(BIN)/python -m benchmarks.journal
 	$(BIN)/python -m benchmarks.faults
 
 # A shorter one: make chaos CHAOS=--short
