@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from smsretry.core.lookup import Found, LookUp, NotSeen
 from smsretry.core.outcome import AttemptState, DeferReason, Deferred, RetryAfter
 from smsretry.errors import ProviderError
 from smsretry.store import SQLStore
+
+EACH_DATABASE = ("sqlite", pytest.param("postgres", marks=pytest.mark.integration))
 
 
 @dataclass(slots=True)
@@ -61,69 +64,96 @@ def check_one_text(store: SQLStore, provider: Provider) -> None:
     assert (summary.sent, summary.pending, summary.doubled, miscounted(store)) == (1, 0, 0, {})
 
 
-# A SQLite file that another application has locked for longer than we wait.
+# Tables that another application has locked for longer than we wait.
+
+
+@dataclass(frozen=True, slots=True)
+class Lockable:
+    """A store that waits for nobody, and another application's connection to its database."""
+
+    store: SQLStore
+    other: Any
+    how: str
+    """How the other application begins a transaction that keeps us out."""
+
+    def lock(self) -> None:
+        for statement in self.how.split("; "):
+            self.other.execute(statement)
+
+    def unlock(self) -> None:
+        self.other.execute("ROLLBACK")
 
 
 @pytest.fixture
-def hasty(file_url: str) -> Iterator[SQLStore]:
-    """Lend a store that waits for nobody."""
+def lockable_sqlite(file_url: str, tmp_path: Path) -> Iterator[Lockable]:
+    """Lend a file that can be locked."""
     with SQLStore(file_url, busy_timeout_s=0.02) as store:
         store.create_tables()
-        yield store
+        other = sqlite3.connect(tmp_path / "sms.db", isolation_level=None)
+        yield Lockable(store, other, "BEGIN IMMEDIATE")
+        other.close()
 
 
 @pytest.fixture
-def other(hasty: SQLStore, tmp_path: Path) -> Iterator[sqlite3.Connection]:
-    """Lend another application's connection to the file."""
-    del hasty
-    connection = sqlite3.connect(tmp_path / "sms.db", isolation_level=None)
-    yield connection
-    connection.close()
+def lockable_postgres(postgres_url: str, postgres_store: SQLStore, own_prefix: str) -> Iterator[Lockable]:
+    """Lend tables in PostgreSQL that can be locked."""
+    emptied(postgres_store)
+    engine = sa.create_engine(postgres_url, connect_args={"options": "-c lock_timeout=20ms"})
+    with (
+        SQLStore(engine, table_prefix=own_prefix) as store,
+        psycopg.connect(postgres_url.replace("+psycopg", ""), autocommit=True) as other,
+    ):
+        yield Lockable(store, other, f"BEGIN; LOCK TABLE {store._schema.messages.name} IN EXCLUSIVE MODE")
+    engine.dispose()
 
 
-def test_a_locked_file_before_the_send_puts_the_message_off(hasty: SQLStore, other: sqlite3.Connection) -> None:
+@pytest.fixture(params=EACH_DATABASE)
+def lockable(request: pytest.FixtureRequest) -> Lockable:
+    """Lend a database that can be locked, of each kind in turn."""
+    return request.getfixturevalue(f"lockable_{request.param}")
+
+
+def test_a_lock_before_the_send_puts_the_message_off(lockable: Lockable) -> None:
     provider = Provider()
-    other.execute("BEGIN IMMEDIATE")
-    state = put_off(attempt(hasty, provider))
+    lockable.lock()
+    state = put_off(attempt(lockable.store, provider))
     assert provider.texts == []
-    other.execute("ROLLBACK")
-    assert isinstance(attempt(hasty, provider, state), Accepted)
-    check_one_text(hasty, provider)
+    lockable.unlock()
+    assert isinstance(attempt(lockable.store, provider, state), Accepted)
+    check_one_text(lockable.store, provider)
 
 
-def test_a_locked_file_after_the_send_leaves_evidence(hasty: SQLStore, other: sqlite3.Connection) -> None:
-    provider = Provider(lambda: other.execute("BEGIN IMMEDIATE"))
-    state = put_off(attempt(hasty, provider))
+def test_a_lock_after_the_send_leaves_evidence(lockable: Lockable) -> None:
+    provider = Provider(lockable.lock)
+    state = put_off(attempt(lockable.store, provider))
     assert state.provider_id == "SM1"
-    other.execute("ROLLBACK")
-    outcome = attempt(hasty, provider, state)
+    lockable.unlock()
+    outcome = attempt(lockable.store, provider, state)
     assert isinstance(outcome, Accepted)
     assert outcome.receipt.provider_id == "SM1"
-    check_one_text(hasty, provider)
+    check_one_text(lockable.store, provider)
 
 
-def test_a_message_whose_evidence_was_lost_too_is_looked_up(hasty: SQLStore, other: sqlite3.Connection) -> None:
-    provider = Provider(lambda: other.execute("BEGIN IMMEDIATE"))
-    put_off(attempt(hasty, provider))
-    other.execute("ROLLBACK")
-    pass_time(hasty, 61)
-    outcome = settled(hasty, provider)
+def test_a_message_whose_evidence_was_lost_too_is_looked_up(lockable: Lockable) -> None:
+    provider = Provider(lockable.lock)
+    put_off(attempt(lockable.store, provider))
+    lockable.unlock()
+    pass_time(lockable.store, 61)
+    outcome = settled(lockable.store, provider)
     assert isinstance(outcome, Accepted)
     assert outcome.looked_up
-    check_one_text(hasty, provider)
+    check_one_text(lockable.store, provider)
 
 
-def test_a_refusal_that_could_not_be_written_is_asked_about_and_then_sent(
-    hasty: SQLStore, other: sqlite3.Connection
-) -> None:
-    provider = Provider(lambda: other.execute("BEGIN IMMEDIATE"), refuses=BUSY)
-    put_off(attempt(hasty, provider))
-    other.execute("ROLLBACK")
-    pass_time(hasty, 61)
+def test_a_refusal_that_could_not_be_written_is_asked_about_and_then_sent(lockable: Lockable) -> None:
+    provider = Provider(lockable.lock, refuses=BUSY)
+    put_off(attempt(lockable.store, provider))
+    lockable.unlock()
+    pass_time(lockable.store, 61)
     provider.before_answering, provider.refuses = (lambda: None), None
-    outcome = settled(hasty, provider)
+    outcome = settled(lockable.store, provider)
     assert isinstance(outcome, Accepted)
-    check_one_text(hasty, provider)
+    check_one_text(lockable.store, provider)
 
 
 def settled(store: SQLStore, provider: Provider) -> Outcome:
@@ -136,7 +166,7 @@ def settled(store: SQLStore, provider: Provider) -> Outcome:
     raise AssertionError("the message did not end")
 
 
-# A SQLite file on a disk that is full.
+# A disk that is full.
 
 
 @dataclass(slots=True)
@@ -147,22 +177,6 @@ class Disk:
 
     def limit(self, connection: sqlite3.Connection, *_: object) -> None:
         connection.execute(f"PRAGMA max_page_count = {self.pages}").close()
-
-
-@pytest.fixture
-def disk() -> Disk:
-    return Disk()
-
-
-@pytest.fixture
-def limited(file_url: str, disk: Disk) -> Iterator[SQLStore]:
-    """Lend a store on ``disk``."""
-    engine = sa.create_engine(file_url)
-    sa.event.listen(engine, "checkout", disk.limit)
-    with SQLStore(engine) as store:
-        store.create_tables()
-        yield store
-    engine.dispose()
 
 
 def fill_up(store: SQLStore, disk: Disk) -> None:
@@ -190,23 +204,64 @@ def still_writes(write: Callable[[SQLStore, int], None], store: SQLStore, number
     return True
 
 
-def test_a_full_disk_before_the_send_puts_the_message_off(limited: SQLStore, disk: Disk) -> None:
+@dataclass(frozen=True, slots=True)
+class Fillable:
+    """A store whose disk can be filled and emptied."""
+
+    store: SQLStore
+    fill: Callable[[], object]
+    empty: Callable[[], object]
+
+
+@pytest.fixture
+def fillable_sqlite(file_url: str) -> Iterator[Fillable]:
+    """Lend a file on a disk that can be filled."""
+    disk, engine = Disk(), sa.create_engine(file_url)
+    sa.event.listen(engine, "checkout", disk.limit)
+    with SQLStore(engine) as store:
+        store.create_tables()
+        yield Fillable(store, partial(fill_up, store, disk), partial(setattr, disk, "pages", 1_000_000))
+    engine.dispose()
+
+
+@pytest.fixture
+def fillable_postgres(postgres_url: str, postgres_store: SQLStore, own_prefix: str) -> Iterator[Fillable]:
+    """Lend a PostgreSQL that says what it says when a table has no room to grow; its own disk is everybody's."""
+    store = emptied(postgres_store)
+    table, full = store._schema.messages.name, f"{own_prefix}full"
+    body = "BEGIN RAISE 'could not extend file: No space left on device' USING ERRCODE = 'disk_full'; END"
+    with psycopg.connect(postgres_url.replace("+psycopg", ""), autocommit=True) as connection:
+        admin: Any = connection
+        admin.execute(f"CREATE FUNCTION {full}() RETURNS trigger LANGUAGE plpgsql AS $$ {body} $$")
+        trigger = f"CREATE TRIGGER {full} BEFORE INSERT OR UPDATE ON {table} EXECUTE FUNCTION {full}()"
+        empty = f"DROP TRIGGER IF EXISTS {full} ON {table}"
+        yield Fillable(store, partial(admin.execute, trigger), partial(admin.execute, empty))
+        admin.execute(f"DROP FUNCTION {full}() CASCADE")
+
+
+@pytest.fixture(params=EACH_DATABASE)
+def fillable(request: pytest.FixtureRequest) -> Fillable:
+    """Lend a database on a disk that can be filled, of each kind in turn."""
+    return request.getfixturevalue(f"fillable_{request.param}")
+
+
+def test_a_full_disk_before_the_send_puts_the_message_off(fillable: Fillable) -> None:
     provider = Provider()
-    fill_up(limited, disk)
-    state = put_off(attempt(limited, provider))
+    fillable.fill()
+    state = put_off(attempt(fillable.store, provider))
     assert provider.texts == []
-    disk.pages = 1_000_000
-    assert isinstance(attempt(limited, provider, state), Accepted)
-    check_one_text(limited, provider)
+    fillable.empty()
+    assert isinstance(attempt(fillable.store, provider, state), Accepted)
+    check_one_text(fillable.store, provider)
 
 
-def test_a_full_disk_after_the_send_leaves_evidence(limited: SQLStore, disk: Disk) -> None:
-    provider = Provider(lambda: fill_up(limited, disk))
-    state = put_off(attempt(limited, provider))
+def test_a_full_disk_after_the_send_leaves_evidence(fillable: Fillable) -> None:
+    provider = Provider(fillable.fill)
+    state = put_off(attempt(fillable.store, provider))
     assert state.provider_id == "SM1"
-    disk.pages = 1_000_000
-    assert isinstance(attempt(limited, provider, state), Accepted)
-    check_one_text(limited, provider)
+    fillable.empty()
+    assert isinstance(attempt(fillable.store, provider, state), Accepted)
+    check_one_text(fillable.store, provider)
 
 
 # A commit that fails, or whose answer is lost.
@@ -278,7 +333,7 @@ def cut(admin: psycopg.Connection[Any], victim: psycopg.Connection[Any]) -> None
     admin.execute("SELECT pg_terminate_backend(%s, 5000)", (victim.info.backend_pid,))
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.integration)])
+@pytest.fixture(params=EACH_DATABASE)
 def faulty(request: pytest.FixtureRequest) -> SQLStore:
     """Lend a store whose commits break, on each database in turn."""
     return request.getfixturevalue(f"faulty_{request.param}")
