@@ -4,7 +4,8 @@ The same messages go through the same sender, which answers after ``LATENCY_S`` 
 journal and with one on SQLite and on PostgreSQL, from threads and from processes as a queue's workers have them. Both
 databases are on this machine and write every commit to its disk. All take turns in one run, so that a slow moment of
 the machine meets all; the medians count. *Of the bare rate* is the throughput beside that of the same attempts without
-a journal, turn by turn; the messages are new to the journal, which is the dearest case, or were planned before.
+a journal, turn by turn; the messages are new to the journal, which is the dearest case, or were planned before. *CPU*
+is what the sending process itself uses for one message: where many share a core, that is the limit, not the waiting.
 """
 
 from __future__ import annotations
@@ -70,6 +71,14 @@ WORKERS: Final = (Workers(1, 1), Workers(8, 1), Workers(1, 8), Workers(1, 32))
 
 
 @dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast one turn went: messages a second, and the time on a core that each of them took."""
+
+    rate: float
+    cpu_ms: float
+
+
+@dataclass(frozen=True, slots=True)
 class Contender:
     """One way to send."""
 
@@ -77,14 +86,15 @@ class Contender:
     store: SQLStore | None
     planned: bool = False
 
-    def rate(self, workers: Workers) -> float:
-        """Return how many messages a second ``workers`` send."""
+    def pace(self, workers: Workers) -> Pace:
+        """Let ``workers`` send new messages."""
         each = round(workers.threads * SECONDS / LATENCY_S)
         shares = [new_messages(each + WARMING * workers.threads) for _ in range(workers.processes)]
         if self.planned and self.store is not None:
             self.store.plan(itertools.chain.from_iterable(shares))
-        took_s = slowest_s([Share(self, workers.threads, share) for share in shares])
-        return each * workers.processes / took_s
+        told = in_processes([Share(self, workers.threads, share) for share in shares])
+        messages = each * workers.processes
+        return Pace(messages / max(took_s for took_s, _ in told), sum(cpu_s for _, cpu_s in told) / messages * 1e3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,23 +105,23 @@ class Share:
     threads: int
     messages: Sequence[Message]
 
-    def work(self, begin: Any, took_s: Any) -> None:
+    def work(self, begin: Any, told: Any) -> None:
         """Send all of them, and tell how long it took; the first few only open connections."""
         dispatcher, few = Dispatcher(Provider(), journal=self.contender.store), WARMING * self.threads
         with ThreadPoolExecutor(self.threads) as pool:
             check(pool.map(dispatcher.attempt, self.messages[:few]))
             begin.wait(PATIENCE_S)
-            began_s = time.perf_counter()
+            began_s, cpu_s = time.perf_counter(), time.process_time()
             check(pool.map(dispatcher.attempt, self.messages[few:]))
-            took_s.send(time.perf_counter() - began_s)
+            told.send((time.perf_counter() - began_s, time.process_time() - cpu_s))
 
 
 def check(outcomes: Any) -> None:
     assert all(isinstance(outcome, Accepted) for outcome in outcomes), "an attempt was not accepted"
 
 
-def slowest_s(shares: Sequence[Share]) -> float:
-    """Let a process work on each share, all at once, and return how long the slowest took."""
+def in_processes(shares: Sequence[Share]) -> list[tuple[float, float]]:
+    """Let a process work on each share, all at once, and return how long each took, and on a core."""
     begin, pipes = _fork.Barrier(len(shares)), [_fork.Pipe(duplex=False) for _ in shares]
     children = [
         _fork.Process(target=share.work, args=(begin, told)) for share, (_, told) in zip(shares, pipes, strict=True)
@@ -121,7 +131,7 @@ def slowest_s(shares: Sequence[Share]) -> float:
     for child in children:
         child.join(PATIENCE_S)
         assert child.exitcode == 0, "a worker failed"
-    return max(heard.recv() for heard, _ in pipes)
+    return [heard.recv() for heard, _ in pipes]
 
 
 def new_messages(count: int) -> list[Message]:
@@ -154,25 +164,28 @@ def journaled(stores: dict[str, SQLStore]) -> Generator[Contender, None, None]:
         yield Contender(f"{name}, planned before", store, planned=True)
 
 
-def measured(ways: list[Contender], workers: Workers, rounds: int) -> dict[str, list[float]]:
-    """Return the rates, by contender and turn; a first turn warms everything up."""
-    rates: dict[str, list[float]] = {way.name: [] for way in ways}
+def measured(ways: list[Contender], workers: Workers, rounds: int) -> dict[str, list[Pace]]:
+    """Return the pace of each contender, turn by turn; a first turn warms everything up."""
+    paces: dict[str, list[Pace]] = {way.name: [] for way in ways}
     for turn in range(rounds + 1):
         for way in ways:
-            rate = way.rate(workers)
+            pace = way.pace(workers)
             if turn:
-                rates[way.name].append(rate)
-    return rates
+                paces[way.name].append(pace)
+    return paces
 
 
-def table(workers: Workers, rates: dict[str, list[float]]) -> str:
-    bare = rates["no journal"]
-    lines = [f"{workers!s:<28}{'messages/s':>12}{'of the bare rate':>18}{'ms more each':>14}"]
-    for name, own in rates.items():
-        ratio = statistics.median(rate / beside for rate, beside in zip(own, bare, strict=True))
-        more_ms = statistics.median(1 / rate - 1 / beside for rate, beside in zip(own, bare, strict=True)) * 1e3
-        lines.append(f"  {name:<26}{statistics.median(own):>12.1f}{ratio:>17.0%}{more_ms * workers.at_once:>15.1f}")
-    return "\n".join(lines)
+def table(workers: Workers, paces: dict[str, list[Pace]]) -> str:
+    head = f"{workers!s:<26}{'messages/s':>12}{'of the bare rate':>18}{'ms more each':>14}{'ms of CPU':>11}"
+    return "\n".join([head, *(line(name, workers, own, paces["no journal"]) for name, own in paces.items())])
+
+
+def line(name: str, workers: Workers, own: list[Pace], bare: list[Pace]) -> str:
+    rate, cpu_ms = statistics.median(one.rate for one in own), statistics.median(one.cpu_ms for one in own)
+    turns = list(zip(own, bare, strict=True))
+    ratio = statistics.median(one.rate / beside.rate for one, beside in turns)
+    more_ms = statistics.median(1 / one.rate - 1 / beside.rate for one, beside in turns) * 1e3 * workers.at_once
+    return f"  {name:<24}{rate:>12.1f}{ratio:>17.0%}{more_ms:>15.1f}{cpu_ms:>11.2f}"
 
 
 def main(rounds: int = ROUNDS, show: Callable[[str], None] = print) -> None:
