@@ -82,7 +82,7 @@ class Embedded(Backend):
     and one that is killed while it waits for work stops the others for ever.
     """
 
-    shape = Shape(workers=4, pool=Pool.THREADS, concurrency=2)
+    shape = Shape(workers=6, pool=Pool.THREADS, concurrency=4)
     quiet_s = 8.0  # longer than any wait of the programs, which pass in the worker that holds the task
 
     def __init__(self, folder: Path) -> None:

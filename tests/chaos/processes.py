@@ -68,7 +68,8 @@ class Group:
 
     def is_working(self) -> bool:
         """Say whether the worker runs."""
-        return any(one.pid == self.worker for one in self.members())
+        worker = process_of(self.worker)
+        return worker is not None and worker.group == self._leader.pid and not worker.is_dead
 
     def signal(self, number: signal.Signals, pids: Sequence[int]) -> list[int]:
         """Send a signal to those of ``pids`` that belong to the group still, in this order, and return them."""
@@ -97,10 +98,24 @@ def all_processes() -> list[Process]:
     return list(_from_proc() if (_PROC / "self" / "stat").exists() else _from_ps())
 
 
+def process_of(pid: int) -> Process | None:
+    """Return the process with this pid; None where there is none."""
+    if (_PROC / "self" / "stat").exists():
+        return _read(pid)
+    return next((one for one in _from_ps() if one.pid == pid), None)
+
+
 def _from_proc() -> Iterator[Process]:
-    for folder in _PROC.glob("[0-9]*"):
-        with suppress(OSError):  # it has ended meanwhile
-            yield _process(int(folder.name), *(folder / "stat").read_text().rpartition(")")[2].split()[:3])
+    pids = (int(name) for name in os.listdir(_PROC) if name.isdecimal())
+    return (one for one in map(_read, pids) if one is not None)
+
+
+def _read(pid: int) -> Process | None:
+    try:
+        stat = (_PROC / str(pid) / "stat").read_text()
+    except OSError:  # it has ended
+        return None
+    return _process(pid, *stat.rpartition(")")[2].split()[:3])
 
 
 def _from_ps() -> Iterator[Process]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -50,7 +50,7 @@ class Program(Protocol):
     module: str
     """The application that the workers run."""
 
-    def publish(self, messages: Iterable[Message]) -> None:
+    def publish(self, messages: Sequence[Message]) -> None:
         """Queue every message."""
         ...
 
@@ -74,7 +74,7 @@ class Plain:
         self.module = module
         self._app = app
 
-    def publish(self, messages: Iterable[Message]) -> None:
+    def publish(self, messages: Sequence[Message]) -> None:
         """Queue every message under its id."""
         for message in messages:
             self._app.send_task(TASK, args=(message.to_dict(),), task_id=message.id)
@@ -101,11 +101,11 @@ class Own:
         self._store = store
         self._planned = 0
 
-    def publish(self, messages: Iterable[Message]) -> None:
-        """Plan and queue every message."""
+    def publish(self, messages: Sequence[Message]) -> None:
+        """Plan all messages at once, and then queue every one."""
+        self._planned += self._store.plan(messages)
         for message in messages:
-            self._task.send(message)
-            self._planned += 1
+            self._task.apply_async((message.to_dict(),), task_id=message.id)
 
     def open_count(self) -> int:
         """Count what is pending; raise AssertionError where the counters do not add up to what was planned."""

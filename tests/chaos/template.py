@@ -19,8 +19,11 @@ from typing import Final, NoReturn
 from celery import Celery
 
 WHAT_A_WORKER_LOADS: Final = (
+    "celery.app.amqp",
+    "celery.app.control",
     "celery.app.events",
     "celery.app.log",
+    "celery.app.routes",
     "celery.app.trace",
     "celery.apps.worker",
     "celery.bin.celery",
@@ -29,9 +32,14 @@ WHAT_A_WORKER_LOADS: Final = (
     "celery.concurrency.thread",
     "celery.worker.autoscale",
     "celery.worker.components",
+    "celery.events.receiver",
     "celery.worker.consumer",
+    "celery.worker.consumer.delayed_delivery",
     "celery.worker.loops",
     "celery.worker.strategy",
+    "kombu.pidbox",
+    "kombu.mixins",
+    "smsretry.adapters.celery.request",
 )
 
 

@@ -14,10 +14,10 @@ from tests.chaos.settings import FROM_NUMBER, TASK, TIMEOUT_S, settings_here
 
 MAX_RETRIES: Final = 12
 """A killed attempt may have sent, so it uses up a retry; Celery does not count what it hands out again."""
-LEASE_S: Final = 8.0
-"""A minute by default: how long a message that a killed worker held waits at least."""
+LEASE_S: Final = 5.0
+"""A minute by default. The longest freeze outlasts it."""
 RECOVER_EVERY_S: Final = 1.0
-GRACE_S: Final = 5.0
+GRACE_S: Final = 4.0
 """Both a minute by default; longer than a message waits in the queue of this load."""
 
 _settings = settings_here()
