@@ -146,7 +146,7 @@ def test_a_message_that_is_being_sent_is_not_taken_back(store):
     [
         (("recover", "--app", "shop"), "Name --app and --task"),
         (("recover", *ON_SHOP, "--call", "shop:queue_again"), "Name --app and --task"),
-        (("recover", "--app", "shop", "--task", "shop.nothing"), "It has: shop.remind, shop.send_sms."),
+        (("recover", "--app", "shop", "--task", "shop.nothing"), "shop.remind, shop.send_sms."),
         (("recover", "--app", "shop", "--task", "shop.remind"), "was not made by sms_task"),
         (("recover", "--app", "nowhere", "--task", "a"), "--app nowhere was not found"),
         (("recover", "--app", "shop:SHOP", "--task", "a"), "--app shop:SHOP was not found"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -196,6 +197,14 @@ def test_more_than_one_batch_is_handed_over_once(store: SQLStore) -> None:
     queue = Queue()
     assert recover(store, queue, grace_s=0.0) == Recovered(handed_over=450)
     assert len(set(queue.ids)) == 450
+
+
+def test_a_run_over_a_slow_queue_does_not_come_round(store: SQLStore) -> None:
+    store.plan([message(f"m{number}") for number in range(201)])
+    pass_time(store, 61)
+    waits = iter([1.2])
+    done = recover(store, lambda name, metadata: time.sleep(next(waits, 0.0)), grace_s=0.0)
+    assert done == Recovered(handed_over=201)
 
 
 def test_recover_run_several_times_at_once_hands_over_once(open_store: Callable[[], SQLStore]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -78,8 +79,8 @@ def recover(store: SQLStore, requeue: Requeue, *, grace_s: float = GRACE_S) -> R
     every minute or so: beside workers, or twice at once, it doubles nothing. What is handed over comes back no sooner
     than ``grace_s``, doubling each time.
     """
-    done = Recovered()
-    while batch := store.overdue(grace_s=grace_s, limit=_BATCH):
+    done, began = Recovered(), time.monotonic()
+    while batch := store.overdue(grace_s=grace_s, limit=_BATCH, running_s=time.monotonic() - began):
         done = _added(done, _queued(store, requeue, batch))
         if len(batch) < _BATCH:
             break
@@ -132,11 +133,13 @@ class Recovery:
         self._writer = writer
         self._journal = journal
 
-    def overdue(self, connection: sa.Connection, *, grace_s: float, limit: int) -> tuple[Overdue, ...]:
+    def overdue(
+        self, connection: sa.Connection, *, grace_s: float, limit: int, running_s: float
+    ) -> tuple[Overdue, ...]:
         """Take up to ``limit`` messages that are past their time, for the caller to queue."""
         message, now = self._messages.c, self._writer.now(connection)
         grace = timedelta(seconds=grace_s)
-        pause = max(grace, _LEAST_PAUSE)  # a run that takes long must not come round to what it began with
+        pause = max(grace, timedelta(seconds=running_s) + _LEAST_PAUSE)  # so that a long run does not come round
         due = sa.func.coalesce(message.due, message.decided_at)
         late = sa.case((message.claimed_until.is_not(None), message.claimed_until), else_=due) <= now - grace
         query = (

@@ -186,9 +186,14 @@ class SQLStore:
         """Queue again what nobody works on any more: see `smsretry.store.recover`."""
         return recover(self, requeue, grace_s=grace_s)
 
-    def overdue(self, *, grace_s: float = GRACE_S, limit: int = 200) -> tuple[Overdue, ...]:
-        """Take messages that nobody works on any more, for the caller to queue: for `recover`."""
-        return self._database.write(lambda connection: self._recovery.overdue(connection, grace_s=grace_s, limit=limit))
+    def overdue(self, *, grace_s: float = GRACE_S, limit: int = 200, running_s: float = 0.0) -> tuple[Overdue, ...]:
+        """Take messages that nobody works on any more, for the caller to queue: for `recover`.
+
+        What was handed over in the last ``running_s`` seconds is left out: since then the caller's run has been going.
+        """
+        return self._database.write(
+            lambda connection: self._recovery.overdue(connection, grace_s=grace_s, limit=limit, running_s=running_s)
+        )
 
     def mended(self, campaign: str | None, kind: FailureKind | str, *, limit: int = 200) -> tuple[Overdue, ...]:
         """Open a new round of messages that failed with ``kind``, for the caller to queue: for `requeue`."""
