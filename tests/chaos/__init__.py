@@ -4,7 +4,7 @@
 were lost and doubled:
 
 ==================== =========================================================================================
-``smsretry``         this library: a task of `smsretry.adapters.celery`
+``smsretry``         this library: a task of `smsretry.adapters.celery` on a journal, with ``recover`` in each worker
 ``celery-autoretry`` the task that people write: ``autoretry_for=(Exception,)``, ``retry_backoff=True``,
                      ``acks_late=True``, around the official client of Twilio
 ``celery-tenacity``  the same client under tenacity's ``@retry``, in a task with ``acks_late=True``
@@ -13,10 +13,14 @@ were lost and doubled:
 Each is a real Celery application. A seeded `random.Random` kills (SIGKILL) and freezes (SIGSTOP) the processes of the
 pools and whole workers several times a second; a dead worker is started anew, as a supervisor would do it. The provider
 is `smsretry.testing.TwilioSimulator`: it says 429 and 5xx, loses answers before and after it took a text, takes some
-texts late, and lists all of them late. Both settle times are above its lags, as the promise of the journal asks for.
+texts late, and lists all of them late. Both settle times are above its lags and the longest freeze together, as the
+promise of the journal asks for; ``--settle-after 1`` breaks that condition, and shows what it is for.
 
 There are two backends. ``redis+postgresql`` kills each server once in the middle and starts it anew; its workers have
-a prefork pool. ``embedded`` is a folder and a SQLite file; its workers are single processes, killed as a whole.
+a prefork pool. ``embedded`` is a folder and a SQLite file; its workers are single processes, killed as a whole, and
+with one of them its broker loses what it held.
+
+The messages are queued little by little, as a campaign is; ours are planned in the journal before.
 
 How it is counted
     Texts are counted at the simulator's socket, never by what a program says of itself.

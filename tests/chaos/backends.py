@@ -24,6 +24,7 @@ _CELERY: Final = {
     "task_ignore_result": True,
     "worker_enable_remote_control": False,
     "worker_lost_wait": 1.0,  # ten seconds by default, in which the task of a killed child keeps its place
+    "worker_proc_alive_timeout": 30.0,  # a child that is frozen as it starts would end its worker after four seconds
     "broker_connection_retry_on_startup": True,
 }
 
@@ -103,7 +104,7 @@ class Embedded(Backend):
 class Servers(Backend):
     """Keep the queue in Redis and the records in PostgreSQL."""
 
-    shape = Shape(workers=2, pool=Pool.PREFORK, concurrency=4)
+    shape = Shape(workers=4, pool=Pool.PREFORK, concurrency=2)
     quiet_s = 0.5
 
     def __init__(self, broker: CrashingServer, database: CrashingServer) -> None:
@@ -120,7 +121,7 @@ class Servers(Backend):
     def waiting(self) -> int:
         """Count the tasks in Redis."""
         with self._client() as client:
-            return client.llen(QUEUE)
+            return int(client.llen(QUEUE))
 
     def has_tasks(self) -> bool:
         """Say whether a task waits, or was handed out and not acknowledged."""

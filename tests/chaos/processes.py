@@ -106,7 +106,7 @@ def process_of(pid: int) -> Process | None:
 
 
 def _from_proc() -> Iterator[Process]:
-    pids = (int(name) for name in os.listdir(_PROC) if name.isdecimal())
+    pids = (int(folder.name) for folder in _PROC.glob("[0-9]*"))
     return (one for one in map(_read, pids) if one is not None)
 
 

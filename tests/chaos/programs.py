@@ -86,7 +86,7 @@ class Plain:
         """Say nothing."""
         return Word()
 
-    def history(self, message_id: str) -> tuple[()]:  # noqa: ARG002
+    def history(self, message_id: str) -> tuple[()]:
         """Say nothing."""
         return ()
 
@@ -127,7 +127,7 @@ class Own:
         """Say where a message stands, and what its attempts came to."""
         stands = self._store.message(message_id)
         if stands is not None:
-            yield stands.changed_at, f"store: {stands}"
+            yield stands.decided_at, f"store: {stands}"
         for attempt in self._store.history(message_id):
             yield attempt.started_at, f"store: {attempt.outcome} {attempt}"
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
 
+from sqlalchemy.exc import SQLAlchemyError
+
+from smsretry import Message
 from smsretry.testing import TwilioSimulator
 from tests.chaos.backends import Backend, BackendName, running_backend
 from tests.chaos.counting import Run, counted
@@ -56,11 +60,12 @@ def run(plan: Plan, folder: Path) -> Run:
             settle_after_s=plan.settle_after_s,
         )
         with program_for(plan.program, settings) as program:
+            campaign = Campaign(load.messages, backend, program)
             with (
                 Workers(program.module, backend.shape, environment=settings.environment(), folder=folder) as workers,
                 Trouble(workers, seed=plan.seed) as trouble,
             ):
-                seconds = Watch(plan, load, twilio, backend, program, trouble).until_the_end()
+                seconds = Watch(plan, twilio, backend, campaign, trouble).until_the_end()
             time.sleep(LATEST_TAKE_S)
             word = program.word()
             texts = counted(load.messages, twilio, word)
@@ -81,13 +86,12 @@ class Watch:
     """Follow a run: no trouble before the first request, none after the last text, and an end in any case."""
 
     def __init__(
-        self, plan: Plan, load: Load, twilio: TwilioSimulator, backend: Backend, program: Program, trouble: Trouble
+        self, plan: Plan, twilio: TwilioSimulator, backend: Backend, campaign: Campaign, trouble: Trouble
     ) -> None:
         self._plan = plan
-        self._unqueued = deque(load.messages)
         self._twilio = twilio
         self._backend = backend
-        self._program = program
+        self._campaign = campaign
         self._trouble = trouble
         self._texts = Stillness(lambda: twilio.text_count)
         self._requests = Stillness(lambda: twilio.posts + twilio.gets)
@@ -100,8 +104,8 @@ class Watch:
         self._trouble.begin()
         crashes = self._backend.crashes
         for place, crash in enumerate(crashes, start=1):
-            self._wait(partial(self._has_texts, self._plan.messages * place // (len(crashes) + 1)))
-            crash()
+            if self._wait(partial(self._has_texts, self._plan.messages * place // (len(crashes) + 1))):
+                crash()
         self._wait(lambda: self._has_texts(self._plan.messages))
         self._trouble.calm()
         self._wait(lambda: self._trouble.is_over and self._has_ended())
@@ -109,27 +113,47 @@ class Watch:
 
     def _has_texts(self, enough: int) -> bool:
         """Say whether so many messages have their text, or no more are coming."""
-        return (not self._unqueued and self._texts.lasts_s() > NO_TEXT_S) or len({text.to for text in self._twilio.texts}) >= enough
+        if self._campaign.is_queued and self._texts.lasts_s() > NO_TEXT_S:
+            return True
+        return len({text.to for text in self._twilio.texts}) >= enough
 
     def _has_ended(self) -> bool:
-        still_open = self._program.open_count()
+        still_open = self._campaign.program.open_count()
         if still_open is not None:
             return still_open == 0
         return self._requests.lasts_s() > self._backend.quiet_s and not self._backend.has_tasks()
 
-    def _wait(self, condition: Callable[[], bool]) -> None:
+    def _wait(self, condition: Callable[[], bool]) -> bool:
+        """Wait for ``condition``, and queue more meanwhile; return whether it came true in time."""
         while time.monotonic() < self._ends_s:
             self._trouble.check()
-            self._queue_some()
-            if condition():
-                return
+            self._campaign.queue_some()
+            with suppress(SQLAlchemyError):  # the database was away, and the old connection does not know yet
+                self._campaign.program.open_count()  # its counters add up at any moment
+                if condition():
+                    return True
             time.sleep(TICK_S)
+        return False
 
-    def _queue_some(self) -> None:
-        """Queue more messages where few wait; no server is away meanwhile, so each is queued once."""
+
+class Campaign:
+    """Hold the messages that are not in the queue yet."""
+
+    def __init__(self, messages: Iterable[Message], backend: Backend, program: Program) -> None:
+        self.program = program
+        self._unqueued = deque(messages)
+        self._backend = backend
+
+    @property
+    def is_queued(self) -> bool:
+        """Say whether every message was put into the queue."""
+        return not self._unqueued
+
+    def queue_some(self) -> None:
+        """Queue more messages where few wait. Call it while no server is away, so that each is queued once."""
         if self._unqueued:
             few = min(len(self._unqueued), max(0, MOST_WAITING - self._backend.waiting()))
-            self._program.publish([self._unqueued.popleft() for _ in range(few)])
+            self.program.publish([self._unqueued.popleft() for _ in range(few)])
 
 
 class Stillness:

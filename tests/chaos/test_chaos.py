@@ -13,8 +13,8 @@ from tests.chaos.run import Plan, run
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 
-def test_a_run_among_killed_workers_doubles_nothing(tmp_path: Path) -> None:
+def test_a_run_among_killed_workers_loses_and_doubles_nothing(tmp_path: Path) -> None:
     result = run(Plan(program=ProgramName.OWN, backend=BackendName.EMBEDDED, seed=2, messages=30), tmp_path)
-    assert (result.messages, result.doubled) == (30, 0)
+    assert (result.messages, result.lost, result.doubled) == (30, 0, 0)
     assert result.kills > 0
     assert result.retries > 0
