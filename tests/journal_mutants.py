@@ -7,8 +7,8 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from smsretry import Accepted, Message, Outcome, RetryAfter
-from smsretry.core.claims import Busy, Claim, Ended, Entry, Others, instead
+from smsretry import Accepted, AttemptState, Deferred, Message, Outcome, RetryAfter
+from smsretry.core.claims import Busy, Claim, Entry, Others, instead
 from smsretry.core.events import Event
 from smsretry.journal import MemoryJournal, _Kept
 from smsretry.ports import CannotTell, LookUp, NotSeen
@@ -29,16 +29,25 @@ class ClaimsPerAttempt(MemoryJournal):
 
 
 class NoEpochs(MemoryJournal):
-    """Break rule 2: whoever comes from a claim that was taken over counts as its holder."""
+    """Break rule 2: whoever comes to settle a doubt does so beside the others, and each of them is its holder."""
+
+    def begin(self, message: Message, /, **asked: Any) -> Any:
+        kept = self._kept.get(str(message.id))
+        if kept is not None and kept.entry.state.doubt_since is not None and kept.entry.sending_since is None:
+            self._kept[str(message.id)] = replace(kept, entry=replace(kept.entry, claimed_until=None))
+        return super().begin(message, **asked)
 
     def renew(self, claim: Claim, /, *, lease_s: float) -> bool:
-        return super().renew(self._as_present(claim), lease_s=lease_s)
+        return super().renew(self._as_holder(claim), lease_s=lease_s)
 
     def finish(self, claim: Claim, /, outcome: Outcome, event: Event) -> Any:
-        return super().finish(self._as_present(claim), outcome, event)
+        return super().finish(self._as_holder(claim), outcome, event)
 
-    def _as_present(self, claim: Claim) -> Claim:
-        return replace(claim, epoch=self._kept[str(claim.message.id)].entry.epoch)
+    def _as_holder(self, claim: Claim) -> Claim:
+        kept = self._kept[str(claim.message.id)]
+        held = replace(kept.entry, claimed_until=kept.entry.claimed_until or claim.now)
+        self._kept[str(claim.message.id)] = replace(kept, entry=held)
+        return replace(claim, epoch=held.epoch)
 
 
 class NoDeadSenders(MemoryJournal):
@@ -86,6 +95,15 @@ class DoubtOfOneAttempt(MemoryJournal):
         return super().finish(claim, outcome, event)
 
 
+class EndsInDoubt(MemoryJournal):
+    """Break the end of rule 8: a message that is to end ends, though it may have been taken."""
+
+    def finish(self, claim: Claim, /, outcome: Outcome, event: Event) -> Any:
+        if isinstance(outcome, Deferred) and outcome.state.ending is not None:
+            outcome = outcome.state.ending
+        return super().finish(claim, outcome, event)
+
+
 class NoWaiting(MemoryJournal):
     """Break rule 10: like messages are sent at the same time."""
 
@@ -118,13 +136,10 @@ class DropsLateAnswers(MemoryJournal):
 
 
 class DropsEvidence(MemoryJournal):
-    """Break rule 11: a message that has ended has ended, whatever comes with it."""
+    """Break rule 11: a provider's id that comes along with a message counts for nothing."""
 
-    def begin(self, message: Message, /, **asked: Any) -> Any:
-        kept = self._kept.get(str(message.id))
-        if kept is not None and kept.entry.end is not None:
-            return Ended(kept.entry.end)
-        return super().begin(message, **asked)
+    def begin(self, message: Message, /, *, hint: AttemptState, **asked: Any) -> Any:
+        return super().begin(message, hint=replace(hint, provider_id=None), **asked)
 
 
 class TakesErrorsForNo(Line):

@@ -11,7 +11,7 @@ import itertools
 import json
 import threading
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
@@ -34,7 +34,7 @@ from smsretry import (
     RetryAfter,
     RetryPolicy,
 )
-from smsretry.core.claims import Claim, Ended
+from smsretry.core.claims import Claim
 from smsretry.core.events import Event
 from smsretry.errors import ProviderError
 from smsretry.ports import CannotTell, Journal, LookUp
@@ -53,7 +53,7 @@ LONGEST_GAP_S: Final = 19.0
 """How long a process freezes between its last look at the lease and the write: 15 s of the lease are left at least, the
 doubt settles ``SETTLE_S`` after that, and by then the text must be taken and listed."""
 STEP_S: Final = 0.01
-MOST_STEPS_TO_END: Final = 3_000
+MOST_STEPS_TO_END: Final = 30_000
 
 
 class Killed(BaseException):
@@ -122,6 +122,8 @@ class Listing(Enum):
     RATE_LIMITED = auto()
 
 
+BLINDLY: Final = frozenset({OnUnknown.RESEND, OnUnknown.LOOK_UP_OR_RESEND})
+"""Whoever chooses one of these may double a text."""
 OPENS_DOUBT: Final = frozenset(Answer) - {
     Answer.TAKEN,
     Answer.RATE_LIMITED,
@@ -161,6 +163,13 @@ class Recoverable(Protocol):
         """Say whether the journal holds an end that nobody may have told."""
         ...
 
+    def cancel(self, message_id: str) -> bool:
+        """Take it back, where the journal can."""
+        ...
+
+    def mend(self, world: World) -> None:
+        """Send once more what failed because the account was refused."""
+
     def check(self, world: World, *, at_end: bool) -> None:
         """Check what the journal counts."""
 
@@ -199,6 +208,9 @@ class Tracked:
     is_bare: bool = False
     is_proven: bool = False
     """True once the journal was told the provider's id: from then on nothing but accepted is true."""
+    canceled_at: datetime | None = None
+    doubted: set[int] = field(default_factory=set)
+    """In which rounds a send may have been taken although nobody said so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,7 +275,7 @@ class World:
     def start(self, worker: Worker, pick: int, *, early: bool = False) -> None:
         """Let an idle worker take any delivery that is due, or any at all: a queue reorders."""
         due = [one for one in self.queue if early or one.due_s <= self.now_s]
-        if worker.is_idle and due:
+        if worker.is_idle and not worker.is_frozen and due:
             delivery = due[pick % len(due)]
             self.queue.remove(delivery)
             worker.start(delivery)
@@ -271,7 +283,7 @@ class World:
 
     def go_on(self, worker: Worker, fate: Fate = WELL) -> None:
         """Let a worker go on to its next point."""
-        if not worker.is_idle:
+        if not (worker.is_idle or worker.is_frozen):
             self.now_s += STEP_S
             self.steps += 1
             worker.resume(fate)
@@ -279,8 +291,12 @@ class World:
 
     def finish(self, worker: Worker, fate: Fate = WELL) -> None:
         """Let a worker go on until its attempt is over."""
-        while not worker.is_idle:
+        while not (worker.is_idle or worker.is_frozen):
             self.go_on(worker, fate)
+
+    def freeze(self, worker: Worker, seconds: float) -> None:
+        """Stop a worker where it stands for some time, the others go on."""
+        worker.frozen_until_s = self.now_s + seconds
 
     def kill(self, worker: Worker, *, redelivered: bool) -> None:
         """End a worker where it stands; its delivery comes back, or was acknowledged early."""
@@ -297,11 +313,18 @@ class World:
     def wait_until(self, until_s: float) -> None:
         while (soonest := min((one.must_write_s for one in self.workers), default=until_s)) < until_s:
             self.now_s = max(self.now_s, soonest)
-            self.go_on(next(one for one in self.workers if one.must_write_s == soonest))
+            writes = next(one for one in self.workers if one.must_write_s == soonest)
+            writes.frozen_until_s = 0.0
+            self.go_on(writes)
         self.now_s = max(self.now_s, until_s)
         for worker in self.workers:
             if worker.delivery is not None and self.now_s >= worker.lease_ends_s:
                 self.known[worker.delivery.message_id].is_disturbed = True
+
+    def wait_for_work(self) -> None:
+        """Let time pass until a delivery is due, or somebody thaws; a minute where neither is to come."""
+        moments = [one.due_s for one in self.queue] + [one.frozen_until_s for one in self.workers]
+        self.wait_until(min((one for one in moments if one > self.now_s), default=self.now_s + 60.0))
 
     def repeat(self, pick: int) -> None:
         """Deliver something again that waits or is being worked on."""
@@ -314,9 +337,28 @@ class World:
         self.keeper.recover(self)
         self._check()
 
+    def cancel(self, pick: int) -> None:
+        """Take back a message that may be in the queue or in the hands of a worker."""
+        if self.known:
+            key = list(self.known)[pick % len(self.known)]
+            if self.keeper.cancel(key):
+                self.known[key].canceled_at = self.clock()
+            self._check()
+
+    def mend(self) -> None:
+        """Send once more what failed for the account's sake, while nobody holds an end that he has yet to tell."""
+        if all(worker.is_idle for worker in self.workers):
+            self.keeper.mend(self)
+            self._check()
+
+    def begin_anew(self, message: Message) -> None:
+        """Note that a message has a new round, and queue it."""
+        self.known[str(message.id)].end = None
+        self.send(message)
+
     def settle_down(self) -> None:
         """Let all faults stop, and every message end."""
-        self.provider.refuses_account = False
+        self.provider.refuses_until_s = 0.0
         well = Fate(listing=self.setting.listing_at_last)
         most = self.steps + MOST_STEPS_TO_END
         while still := [key for key, one in self.known.items() if one.end is None and not self.keeper.has_ended(key)]:
@@ -325,13 +367,19 @@ class World:
             for worker in self.workers:
                 self.start(worker, 0)
                 self.finish(worker, well)
-            if not any(one.due_s <= self.now_s for one in self.queue):
-                soonest = min((one.due_s for one in self.queue), default=self.now_s + 60.0)
-                self.wait_until(min(soonest, self.recovered_s + 60.0))
+            if not self.able:
+                self.steps += 1
+                self.wait_for_work()
             if self.now_s >= self.recovered_s + 60.0:
                 self.steps += 1
                 self.recover()
         self.check_ends()
+
+    @property
+    def able(self) -> list[Worker]:
+        """Return the workers that could do something now."""
+        has_work = any(one.due_s <= self.now_s for one in self.queue)
+        return [one for one in self.workers if not one.is_frozen and (has_work or not one.is_idle)]
 
     def close(self) -> None:
         """End the threads that still stand somewhere."""
@@ -361,16 +409,20 @@ class World:
         if message.send_before is not None and self.clock() > message.send_before:
             self.violated(f"{message.id}: sent after send_before")
 
-    def left(self, message: Message, claim: Claim) -> None:
+    def left(self, message: Message, claim: Claim, *, asked: bool) -> None:
         """Check a request that has left for an account that is served."""
-        sends = self.known[str(message.id)].sends
-        sends[claim.state.round] += 1
-        if sends[claim.state.round] > self.setting.retries + 1:
+        tracked, this = self.known[str(message.id)], claim.state.round
+        if tracked.canceled_at is not None and claim.now > tracked.canceled_at:
+            self.violated(f"{message.id}: sent after it was canceled")
+        if this in tracked.doubted and not asked and self.setting.choice is not OnUnknown.RESEND:
+            self.violated(f"{message.id}: sent unasked after a send in doubt")
+        tracked.sends[this] += 1
+        if tracked.sends[this] > self.setting.retries + 1:
             self.violated(f"{message.id}: more sends than the policy allows")
 
     def took(self, text: Text) -> None:
         copies = [one for one in self.provider.texts if (one.message_id, one.round) == (text.message_id, text.round)]
-        if len(copies) > 1:
+        if len(copies) > 1 and self.setting.choice not in BLINDLY:
             self.violated(f"{text.message_id}: texted {len(copies)} times in round {text.round}")
 
     def ended(self, message_id: str, end: Accepted | GaveUp) -> None:
@@ -394,6 +446,9 @@ class World:
 
     def check_ends(self) -> None:
         """Ask the journal once more about every message: the ends that were told are the ones that hold."""
+        for worker in self.workers:
+            worker.frozen_until_s = 0.0
+            self.finish(worker)
         worker = self.workers[1]
         for key, tracked in self.known.items():
             self.send(tracked.message)
@@ -429,6 +484,8 @@ class Worker:
         self.claim: Claim | None = None
         self.must_write_s = float("inf")
         self.lease_ends_s = float("inf")
+        self.frozen_until_s = 0.0
+        self.has_asked = False
         self.told: list[Event] = []
         self._dispatcher = Dispatcher(
             sender(self),
@@ -449,6 +506,10 @@ class Worker:
     def is_idle(self) -> bool:
         return self.delivery is None
 
+    @property
+    def is_frozen(self) -> bool:
+        return self.world.now_s < self.frozen_until_s
+
     def works_on(self, message_id: str) -> bool:
         return self.delivery is not None and self.delivery.message_id == message_id
 
@@ -456,7 +517,7 @@ class Worker:
         return self.world.clock() + self.offset
 
     def start(self, delivery: Delivery) -> None:
-        self.delivery, self.claim, self.lease_ends_s = delivery, None, float("inf")
+        self.delivery, self.claim, self.lease_ends_s, self.has_asked = delivery, None, float("inf"), False
         threading.Thread(target=self._run, args=(delivery,), daemon=True).start()
         self._stands.acquire()
 
@@ -468,7 +529,7 @@ class Worker:
     def kill(self) -> Delivery:
         delivery = self.delivery
         assert delivery is not None
-        self._is_killed = True
+        self._is_killed, self.frozen_until_s = True, 0.0
         self.resume(WELL)
         self._is_killed = False
         return delivery
@@ -533,8 +594,8 @@ class Watched:
         begun = self._call(self._journal.begin, message, hint=hint, **asked)
         if isinstance(begun, Claim):
             self._worker.claim = begun
-        if isinstance(begun, Ended) and isinstance(begun.outcome, GaveUp) and hint.provider_id is not None:
-            self._worker.world.violated(f"{message.id}: {hint.provider_id} came with it and was dropped")
+        if hint.provider_id is not None:
+            self._worker.world.known[str(message.id)].is_proven = True
         return begun
 
     def renew(self, claim: Claim, /, *, lease_s: float) -> bool:
@@ -550,6 +611,7 @@ class Watched:
         self._call(self._journal.release, claim)
 
     def others(self, claim: Claim, /, *, since: datetime) -> Any:
+        self._worker.has_asked = True  # or tried to: a journal that is away leaves a look-up without an answer
         return self._call(self._journal.others, claim, since=since)
 
     def hold(self, account: str, failure: Failure, /) -> None:
@@ -584,8 +646,12 @@ class Provider:
         self._world = world
         self._sids = itertools.count(1)
         self.texts: list[Text] = []
-        self.refuses_account = False
+        self.refuses_until_s = 0.0
         self.posts = 0
+
+    @property
+    def refuses_account(self) -> bool:
+        return self._world.now_s < self.refuses_until_s
 
     def receive(self, message: Message, claim: Claim, fate: Fate) -> Text | None:
         """Get a request; return the text where it is taken, or will be."""
@@ -663,13 +729,15 @@ class Line:
         fate = self.worker.pause(Point.BEFORE_WRITE)
         refused = self.provider.refuses_account
         if not refused:
-            world.left(message, claim)
+            world.left(message, claim, asked=self.worker.has_asked)
         text = self.provider.receive(message, claim, fate)
         if fate.answer in OPENS_DOUBT and not refused:
             world.known[str(message.id)].is_disturbed = True
+            world.known[str(message.id)].doubted.add(claim.state.round)
         self.worker.pause(Point.IN_SEND)
         if text is not None and fate.answer is not Answer.LOST_BUT_TAKEN:  # it answers when it has taken it
-            text.taken_s = min(text.taken_s, world.now_s)
+            earlier_s = max(0.0, text.taken_s - world.now_s)
+            text.taken_s, text.listed_s = text.taken_s - earlier_s, text.listed_s - earlier_s
         return self.provider.answer(text, fate.answer, refused=refused)
 
     def find(self, message: Message, /, *, since: datetime, exclude: Collection[str] = ()) -> LookUp:
@@ -691,7 +759,10 @@ class Line:
 
 NUMBERS: Final = ("+15005550006", "+15005550007")
 BODIES: Final = ("Your table is ready.", "Your table is ready.", "See https://example.com/offers", "We close at six.")
-DEADLINES_S: Final = (None, None, None, 90.0, 400.0)
+DEADLINES_S: Final = (None, None, None, None, 90.0, 400.0)
+WAITS_S: Final = (0.5, 2.0, 5.0, 16.0, 31.0, 41.0, 61.0, 130.0, 400.0)
+MOST_UNDER_WAY: Final = 4
+SHARES: Final = (0.0, 0.5, 1.0)
 
 
 def message_of(world: World, to: int, body: int, deadline: int) -> Message:
@@ -706,59 +777,149 @@ def message_of(world: World, to: int, body: int, deadline: int) -> Message:
     )
 
 
-ANSWERS: Final = (*[Answer.TAKEN] * 4, *[Answer.LOST_BUT_TAKEN] * 3, *Answer)
-WAITS_S: Final = (0.5, 2.0, 5.0, 16.0, 31.0, 41.0, 61.0, 130.0, 400.0)
-
-
-def random_fate(dice: Random) -> Fate:
-    """Draw what a worker meets."""
-    return Fate(
-        reach=Reach.AWAY if dice.random() < 0.04 else Reach.FINE,
-        answer=dice.choice(ANSWERS),
-        listing=dice.choice([Listing.COMPLETE] * 4 + list(Listing)),
-        late=dice.choice([0.0, 0.5, 1.0]),
-        lag=dice.choice([0.0, 0.5, 1.0]),
-    )
-
-
 def random_setting(dice: Random, choices: Sequence[OnUnknown]) -> Setting:
     """Draw how a world is set up."""
     return Setting(
         choice=dice.choice(choices),
-        retries=dice.choice([0, 1, 3, 12]),
+        retries=dice.choice([0, 1, 3, 3, 12, 12]),
         listing_at_last=dice.choice([Listing.COMPLETE, Listing.COMPLETE, Listing.FORBIDDEN]),
     )
 
 
-def walk(world: World, dice: Random, *, messages: int = 5, moves: int = 150) -> None:
+class Move(Enum):
+    """What may happen next."""
+
+    STEP = auto()
+    """A worker takes a delivery, or goes on to its next point."""
+    FINISH = auto()
+    KILL = auto()
+    FREEZE = auto()
+    WAIT = auto()
+    WAIT_FOR_WORK = auto()
+    SUBMIT = auto()
+    REPEAT = auto()
+    RECOVER = auto()
+    CANCEL = auto()
+    MEND = auto()
+    REFUSE_ACCOUNT = auto()
+
+
+USUALLY: Final = {
+    Move.STEP: 70.0,
+    Move.FINISH: 10.0,
+    Move.KILL: 3.0,
+    Move.FREEZE: 3.0,
+    Move.WAIT: 6.0,
+    Move.WAIT_FOR_WORK: 6.0,
+    Move.SUBMIT: 3.0,
+    Move.REPEAT: 3.0,
+    Move.RECOVER: 2.0,
+    Move.CANCEL: 0.3,
+    Move.MEND: 0.5,
+    Move.REFUSE_ACCOUNT: 0.5,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Times:
+    """How one walk differs from others: what never happens in it, and what happens often, finds more than the mean."""
+
+    weights: Mapping[Move, float]
+    answers: Sequence[Answer]
+    listings: Sequence[Listing]
+    away: float
+    freezes_s: Sequence[float]
+    alike: int
+    """1 where all messages go to one number with one text."""
+    messages: int
+
+    @classmethod
+    def draw(cls, dice: Random) -> Times:
+        return cls(
+            weights={one: much * dice.choice(_RATES if one in _NEEDED else _AT_TIMES) for one, much in USUALLY.items()},
+            answers=[Answer.TAKEN, *dice.choices(list(Answer), k=3), *dice.choices(list(Answer), k=1)],
+            listings=dice.choice(_LISTINGS),
+            away=dice.choice((0.0, 0.04, 0.15)),
+            freezes_s=dice.choice((WAITS_S, (61.0, 100.0, 130.0), (400.0, 1_000.0))),
+            alike=dice.choice((1, 60)),
+            messages=dice.randint(1, MOST_UNDER_WAY),
+        )
+
+    def fate(self, dice: Random) -> Fate:
+        """Draw what a worker meets."""
+        return Fate(
+            reach=Reach.AWAY if dice.random() < self.away else Reach.FINE,
+            answer=dice.choice(self.answers),
+            listing=dice.choice(self.listings),
+            late=dice.choice(SHARES),
+            lag=dice.choice(SHARES),
+        )
+
+    def submit(self, world: World, dice: Random) -> None:
+        """Submit one more message, while not too many are under way."""
+        if sum(one.end is None for one in world.known.values()) < self.messages:
+            message = message_of(world, dice.randrange(self.alike), dice.randrange(self.alike), dice.randrange(60))
+            world.submit(message, dice.choice(list(Submission)))
+
+    def happens(self, world: World, dice: Random) -> None:  # noqa: C901  # a table
+        """Let one thing happen."""
+        worker, pick = dice.choice(world.workers), dice.randrange(60)
+        match dice.choices(list(self.weights), list(self.weights.values()))[0]:
+            case Move.STEP:
+                self._step(world, pick, dice)
+            case Move.FINISH:
+                world.finish(worker, self.fate(dice))
+            case Move.KILL:
+                world.kill(worker, redelivered=dice.random() < 0.7)
+            case Move.FREEZE:
+                world.freeze(worker, dice.choice(self.freezes_s))
+            case Move.WAIT:
+                world.wait(dice.choice(WAITS_S))
+            case Move.WAIT_FOR_WORK:
+                world.wait_for_work()
+            case Move.SUBMIT:
+                self.submit(world, dice)
+            case Move.REPEAT:
+                world.repeat(pick)
+            case Move.RECOVER:
+                world.recover()
+            case Move.CANCEL:
+                world.cancel(pick)
+            case Move.MEND:
+                world.mend()
+            case Move.REFUSE_ACCOUNT:
+                world.provider.refuses_until_s = world.now_s + dice.choice(WAITS_S)
+            case _ as unreachable:
+                assert_never(unreachable)
+
+    def _step(self, world: World, pick: int, dice: Random) -> None:
+        if all(one.end for one in world.known.values()):
+            self.submit(world, dice)
+        elif not (able := world.able):
+            world.wait_for_work()
+        elif (worker := dice.choice(able)).is_idle:
+            world.start(worker, pick, early=dice.random() < 0.1)
+        else:
+            world.go_on(worker, self.fate(dice))
+
+
+_LISTINGS: Final = (
+    (Listing.COMPLETE,),
+    (*[Listing.COMPLETE] * 4, *Listing),
+    (*Listing, *[Listing.FORBIDDEN] * 4),
+)
+_NEEDED: Final = {Move.STEP, Move.WAIT}
+_RATES: Final = (0.3, 1.0, 4.0)
+_AT_TIMES: Final = (0.0, 1.0, 1.0, 4.0)
+
+
+def walk(world: World, dice: Random, *, moves: int = 200, times: Times | None = None) -> None:
     """Let ``moves`` things happen at random, and then every message end."""
-    for _ in range(messages):
-        world.submit(message_of(world, *(dice.randrange(60) for _ in range(3))), dice.choice(list(Submission)))
+    times = times or Times.draw(dice)
     try:
+        times.submit(world, dice)
         for _ in range(moves):
-            random_move(world, dice)
+            times.happens(world, dice)
         world.settle_down()
     finally:
         world.close()
-
-
-def random_move(world: World, dice: Random) -> None:
-    worker = dice.choice(world.workers)
-    roll = dice.random()
-    if roll < 0.70:
-        if worker.is_idle:
-            world.start(worker, dice.randrange(60), early=dice.random() < 0.1)
-        else:
-            world.go_on(worker, random_fate(dice))
-    elif roll < 0.80:
-        world.finish(worker, random_fate(dice))
-    elif roll < 0.83:
-        world.kill(worker, redelivered=dice.random() < 0.7)
-    elif roll < 0.94:
-        world.wait(dice.choice(WAITS_S))
-    elif roll < 0.97:
-        world.repeat(dice.randrange(60))
-    elif roll < 0.99:
-        world.recover()
-    else:
-        world.provider.refuses_account = not world.provider.refuses_account and dice.random() < 0.5
