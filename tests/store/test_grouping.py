@@ -109,6 +109,21 @@ def test_an_interrupted_writer_puts_the_works_of_others_back() -> None:
     assert answers in ([0, "interrupted", 2], [0, "done", "interrupted"])  # whoever wrote for both
 
 
+def test_a_time_limit_that_strikes_whoever_writes_is_raised_there_and_costs_no_other_its_result() -> None:
+    struck = threading.Event()
+
+    class LimitedDisk(Disk):
+        def write(self, work: Work[Any]) -> Any:
+            results = super().write(work)
+            if len(results) > 1 and not struck.is_set():
+                struck.set()
+                raise TimeoutError("soft time limit")
+            return results
+
+    answers = in_threads(Turns(), LimitedDisk(), [lambda: 0, lambda: 1, lambda: 2])
+    assert repr(answers) in {"[0, TimeoutError('soft time limit'), 2]", "[0, 1, TimeoutError('soft time limit')]"}
+
+
 def test_a_refused_message_costs_no_other_thread_its_claim(file_url: str) -> None:
     with SQLStore(file_url) as store:
         claimed(store, message("used"))

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
+from sqlalchemy import exc
 
 T = TypeVar("T")
 Work = Callable[[sa.Connection], T]
@@ -46,9 +47,10 @@ class Turns:
         self._waiting.append(job)
         try:
             with self._turn:
-                while not job.done:
-                    self._write_some(write)
+                if not job.done:
+                    self._write_with(job, write)
         except BaseException:  # such as a time limit: what has not begun must not be written for nobody
+            job.done = True
             with contextlib.suppress(ValueError):
                 self._waiting.remove(job)
             raise
@@ -57,30 +59,31 @@ class Turns:
         result: T = job.result
         return result
 
-    def _write_some(self, write: Write) -> None:
-        jobs = self._taken()
+    def _write_with(self, job: _Job, write: Write) -> None:
+        """Write ``job``, wherever it has got to, and what waits beside it."""
+        jobs = [job]
+        with contextlib.suppress(ValueError):
+            self._waiting.remove(job)
         try:
+            with contextlib.suppress(IndexError):
+                while len(jobs) < _MOST:
+                    jobs.append(self._waiting.popleft())
             _write_together(jobs, write)
         finally:
-            self._waiting.extendleft(job for job in reversed(jobs) if not job.done)
-
-    def _taken(self) -> list[_Job]:
-        taken: list[_Job] = []
-        with contextlib.suppress(IndexError):
-            while len(taken) < _MOST:
-                taken.append(self._waiting.popleft())
-        return taken
+            self._waiting.extendleft(one for one in reversed(jobs[1:]) if not one.done)
 
 
 def _write_together(jobs: Sequence[_Job], write: Write) -> None:
     try:
         results = write(lambda connection: [job.work(connection) for job in jobs])
-    except Exception as error:  # noqa: BLE001  # it is raised in the thread whose work it is
+    except Exception as error:  # it is raised in the thread whose work it is
         if len(jobs) == 1:
             jobs[0].error, jobs[0].done = error, True
             return
         for job in jobs:
             _write_together([job], write)
+        if not isinstance(error, exc.SQLAlchemyError) and all(type(job.error) is not type(error) for job in jobs):
+            raise  # none of the works did: it is this thread's own, such as Celery's soft time limit
     else:
         for job, result in zip(jobs, results, strict=True):
             job.result, job.done = result, True
