@@ -6,9 +6,12 @@ import logging
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import datetime, timedelta
+from random import Random
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from smsretry import (
     Accepted,
@@ -203,6 +206,22 @@ def test_a_message_that_ended_is_answered_with_its_end_and_neither_sent_nor_told
     assert isinstance(first, Accepted)
     assert desk.attempt() == first
     assert (len(desk.sender.sent), len(desk.sink.events)) == (1, 1)
+
+
+@given(copies=st.integers(1, 8), failures=st.integers(0, 3), dice=st.randoms(use_true_random=False))
+def test_a_message_that_is_delivered_many_times_is_sent_as_if_it_had_been_delivered_once(
+    copies: int, failures: int, dice: Random
+) -> None:
+    desk = Desk(*[RATE_LIMITED] * failures)
+    queue: list[Outcome | None] = [None] * copies
+    for _ in range(copies * 50):
+        outcome = desk.attempt(after=queue.pop(dice.randrange(len(queue))))
+        if isinstance(outcome, RetryAfter | Deferred):
+            queue.append(outcome)
+            desk.clock.advance(dice.uniform(0.0, outcome.delay_s))
+        if not queue:
+            break
+    assert (queue, len(desk.sender.sent)) == ([], failures + 1)
 
 
 def test_while_a_worker_sends_another_is_put_off_for_as_long_as_the_lease_lasts() -> None:
