@@ -4,7 +4,7 @@
 were lost and doubled:
 
 ==================== =========================================================================================
-``smsretry``         this library: a task of `smsretry.adapters.celery` on a journal, with ``recover`` in each worker
+``smsretry``         this library: a task of `smsretry.adapters.celery` with a journal, and ``recover`` running
 ``celery-autoretry`` the task that people write: ``autoretry_for=(Exception,)``, ``retry_backoff=True``,
                      ``acks_late=True``, around the official client of Twilio
 ``celery-tenacity``  the same client under tenacity's ``@retry``, in a task with ``acks_late=True``
@@ -20,7 +20,8 @@ There are two backends. ``redis+postgresql`` kills each server once in the middl
 a prefork pool. ``embedded`` is a folder and a SQLite file; its workers are single processes, killed as a whole, and
 with one of them its broker loses what it held.
 
-The messages are queued little by little, as a campaign is; ours are planned in the journal before.
+The messages are queued little by little, as a campaign is; ours are planned in the journal before. `recover` runs in a
+thread of each prefork worker, and over the embedded parts as a process, which is killed and frozen like the workers.
 
 How it is counted
     Texts are counted at the simulator's socket, never by what a program says of itself.

@@ -48,6 +48,8 @@ class Backend(ABC):
     """The workers that suit the broker."""
     quiet_s: ClassVar[float]
     """Without a request for so long, and without a task to be seen, nothing comes any more."""
+    recovers_in_workers: ClassVar[bool]
+    """Whether our own workers run `recover` in threads, or a process does it beside them."""
 
     @abstractmethod
     def waiting(self) -> int:
@@ -85,6 +87,7 @@ class Embedded(Backend):
 
     shape = Shape(workers=6, pool=Pool.THREADS, concurrency=4)
     quiet_s = 8.0  # longer than any wait of the programs, which pass in the worker that holds the task
+    recovers_in_workers = False
 
     def __init__(self, folder: Path) -> None:
         self._queue = folder / "queue"
@@ -106,6 +109,7 @@ class Servers(Backend):
 
     shape = Shape(workers=4, pool=Pool.PREFORK, concurrency=2)
     quiet_s = 0.5
+    recovers_in_workers = True
 
     def __init__(self, broker: CrashingServer, database: CrashingServer) -> None:
         self._servers = (broker, database)

@@ -20,7 +20,7 @@ from smsretry.core.outcome import GiveUpReason
 from smsretry.store import SQLStore
 from smsretry.store.moves import MessageState
 from tests.chaos.load import CAMPAIGN
-from tests.chaos.settings import TASK, Settings
+from tests.chaos.settings import GRACE_S, RECOVER_EVERY_S, TASK, Settings
 
 
 @unique
@@ -49,6 +49,8 @@ class Program(Protocol):
 
     module: str
     """The application that the workers run."""
+    beside: tuple[str, ...]
+    """The command, with its options, that runs beside them; empty for none."""
 
     def publish(self, messages: Sequence[Message]) -> None:
         """Queue every message."""
@@ -69,6 +71,8 @@ class Program(Protocol):
 
 class Plain:
     """Be a task without a record of its own."""
+
+    beside: tuple[str, ...] = ()
 
     def __init__(self, module: str, app: Celery) -> None:
         self.module = module
@@ -96,7 +100,8 @@ class Own:
 
     module = "tests.chaos.apps.own"
 
-    def __init__(self, app: Celery, store: SQLStore) -> None:
+    def __init__(self, app: Celery, store: SQLStore, beside: tuple[str, ...]) -> None:
+        self.beside = beside
         self._task = sms_task(app, _only_the_worker_sends, name=TASK, journal=store)
         self._store = store
         self._planned = 0
@@ -152,7 +157,13 @@ def program_for(name: ProgramName, settings: Settings) -> Iterator[Program]:
     app = Celery("chaos", set_as_current=False)
     app.conf.update(settings.celery)
     with closing(app), SQLStore(settings.store_url) as store:
-        yield Own(app, store) if name is ProgramName.OWN else Plain(_PLAIN_MODULES[name], app)
+        beside = () if settings.recovers_in_workers else _recover(settings)
+        yield Own(app, store, beside) if name is ProgramName.OWN else Plain(_PLAIN_MODULES[name], app)
+
+
+def _recover(settings: Settings) -> tuple[str, ...]:
+    times = ("--every", str(RECOVER_EVERY_S), "--grace", str(GRACE_S))
+    return ("recover", "--store", settings.store_url, "--app", Own.module, "--task", TASK, *times)
 
 
 def _only_the_worker_sends() -> Dispatcher:

@@ -25,9 +25,9 @@ from tests.chaos.trouble import Trouble
 from tests.chaos.workers import Workers
 
 TICK_S: Final = 0.25
-MOST_WAITING: Final = 60
+MOST_WAITING: Final = 40
 """A campaign is put into the queue little by little, a few seconds of work at a time."""
-NO_TEXT_S: Final = 10.0
+NO_TEXT_S: Final = 5.0
 """Without a text for so long, what has none yet is left to the time after the trouble."""
 
 
@@ -58,11 +58,13 @@ def run(plan: Plan, folder: Path) -> Run:
             account_sid=twilio.account_sid,
             auth_token=twilio.auth_token,
             settle_after_s=plan.settle_after_s,
+            recovers_in_workers=backend.recovers_in_workers,
         )
         with program_for(plan.program, settings) as program:
             campaign = Campaign(load.messages, backend, program)
+            environment = settings.environment()
             with (
-                Workers(program.module, backend.shape, environment=settings.environment(), folder=folder) as workers,
+                Workers(program, backend.shape, environment=environment, folder=folder) as workers,
                 Trouble(workers, seed=plan.seed) as trouble,
             ):
                 seconds = Watch(plan, twilio, backend, campaign, trouble).until_the_end()

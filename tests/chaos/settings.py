@@ -13,6 +13,9 @@ TASK: Final = "chaos.send_sms"
 FROM_NUMBER: Final = "+15005550006"
 TIMEOUT_S: Final = 2.0
 """How long every program waits for an answer of the provider."""
+RECOVER_EVERY_S: Final = 1.0
+GRACE_S: Final = 3.0
+"""Both a minute by default; the latter is longer than a message of this load waits in the queue."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +28,8 @@ class Settings:
     account_sid: str
     auth_token: str
     settle_after_s: float
+    recovers_in_workers: bool
+    """Whether each worker runs `recover` in a thread; else it is a process of its own."""
 
     def environment(self) -> dict[str, str]:
         """Return the variable that `settings_here` reads."""

@@ -1,10 +1,10 @@
 """Fork workers from a process that has loaded the application: one starts in a tenth of a second instead of two.
 
-    python -m tests.chaos.template MODULE OPTION...
+    python -m tests.chaos.template MODULE COMMAND OPTION...
 
-For each line on its standard input it forks a Celery worker of ``MODULE.app`` and answers with its pid. It leads the
-process group of its workers, their children and orphans included, and kills the whole group when its input ends: so
-nothing outlives whoever started it, however that ended.
+For each line on its standard input it forks a process that runs ``celery worker`` on ``MODULE.app``, or ``smsretry``
+with any other command, and answers with its pid. It leads the process group of what it forked, children and orphans
+included, and kills the whole group when its input ends: so nothing outlives whoever started it, however that ended.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from celery import Celery
+
+from smsretry.cli.commands import smsretry
 
 WHAT_A_WORKER_LOADS: Final = (
     "celery.app.amqp",
@@ -43,7 +45,7 @@ WHAT_A_WORKER_LOADS: Final = (
 )
 
 
-def main(module: str, *options: str) -> NoReturn:
+def main(module: str, command: str, *options: str) -> NoReturn:
     """Fork workers until the input ends."""
     app: Celery = importlib.import_module(module).app
     app.loader.import_default_modules()
@@ -54,20 +56,23 @@ def main(module: str, *options: str) -> NoReturn:
     for _ in sys.stdin:
         pid = os.fork()
         if not pid:
-            work(app, options)
+            work(app, command, options)
         print(pid, flush=True)
     os.killpg(0, signal.SIGKILL)
     raise AssertionError
 
 
-def work(app: Celery, options: tuple[str, ...]) -> NoReturn:
-    """Be a worker, without a hold on the pipes of the template."""
+def work(app: Celery, command: str, options: tuple[str, ...]) -> NoReturn:
+    """Run the command, without a hold on the pipes of the template."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     with Path(os.devnull).open() as nothing:
         os.dup2(nothing.fileno(), 0)
     os.dup2(2, 1)
     try:
-        app.worker_main(["worker", *options])
+        if command == "worker":
+            app.worker_main([command, *options])
+        else:
+            smsretry.main([command, *options])
     finally:
         os._exit(1)
 

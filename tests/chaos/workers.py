@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import StrEnum, unique
@@ -13,8 +13,14 @@ from types import TracebackType
 from typing import Final, Self
 
 from tests.chaos.processes import Group
+from tests.chaos.programs import Program
 
 ROOT: Final = Path(__file__).parents[2]
+_QUIET: Final = ("--without-gossip", "--without-mingle", "--without-heartbeat")
+_KEPT_BYTECODE: Final = {  # six processes that compile every library would take longer than many a run
+    "PYTHONDONTWRITEBYTECODE": "",
+    "PYTHONPYCACHEPREFIX": str(ROOT / "build" / "bytecode"),
+}
 
 
 @unique
@@ -35,20 +41,21 @@ class Shape:
     pool: Pool
     concurrency: int
 
-    def options(self, number: int) -> list[str]:
-        """Return the options of worker ``number``."""
-        options = ["--hostname", f"chaos{number}@%h", "--pool", self.pool, "--concurrency", str(self.concurrency)]
-        return [*options, "--loglevel", "WARNING", "--without-gossip", "--without-mingle", "--without-heartbeat"]
+    def options(self) -> Iterator[tuple[int, list[str]]]:
+        """Yield the number and the options of each worker."""
+        options = ["--pool", self.pool, "--concurrency", str(self.concurrency), "--loglevel", "WARNING"]
+        for number in range(self.workers):
+            yield number, [*options, "--hostname", f"chaos{number}@%h", *_QUIET]
 
 
 class Workers:
-    """Run workers of the Celery application in ``module``, each in a process group, until the block ends."""
+    """Run workers of ``program``, each in a process group, until the block ends; and what runs beside them."""
 
-    def __init__(self, module: str, shape: Shape, *, environment: Mapping[str, str], folder: Path) -> None:
+    def __init__(self, program: Program, shape: Shape, *, environment: Mapping[str, str], folder: Path) -> None:
         path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
         # kombu's broker of files moves what it reads through the temporary directory.
-        self._environment = {**environment, "PYTHONPATH": path, "TMPDIR": str(folder)}
-        self._module = module
+        self._environment = {**environment, **_KEPT_BYTECODE, "PYTHONPATH": path, "TMPDIR": str(folder)}
+        self._program = program
         self.shape = shape
         self._folder = folder
         self._stack = ExitStack()
@@ -56,7 +63,9 @@ class Workers:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            groups = [self._led(number) for number in range(self.shape.workers)]
+            groups = [self._led(f"worker-{number}", "worker", *options) for number, options in self.shape.options()]
+            if self._program.beside:
+                groups.append(self._led("beside", *self._program.beside))
             for group in groups:
                 stack.callback(group.end)
             self.groups = tuple(groups)
@@ -75,7 +84,6 @@ class Workers:
             if not group.is_working():
                 group.start()
 
-    def _led(self, number: int) -> Group:
-        leader = [sys.executable, "-m", "tests.chaos.template", self._module, *self.shape.options(number)]
-        log = self._folder / f"worker-{number}.log"
-        return Group(leader, environment=self._environment, folder=ROOT, log=log)
+    def _led(self, name: str, *command: str) -> Group:
+        leader = [sys.executable, "-m", "tests.chaos.template", self._program.module, *command]
+        return Group(leader, environment=self._environment, folder=ROOT, log=self._folder / f"{name}.log")
