@@ -19,8 +19,13 @@ USABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for name in $(CANDIDATES); do \
 	if $$name -c '$(USABLE)' >/dev/null 2>&1; then command -v $$name; break; fi; done)
 
+# The tests and the demo start many processes; each would compile every library anew where none may be kept.
+export PYTHONDONTWRITEBYTECODE :=
+export PYTHONPYCACHEPREFIX := $(CURDIR)/build/bytecode
+
 # A file's tests share its servers and workers; two processes keep two cores busy.
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+CORE_TESTS := tests/core tests/test_dispatcher_classifying.py
 CORE_COVERAGE := --cov=src/smsretry/core --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=100
 TYPED := src $(wildcard tests/typing)
 LINTED := src tests $(wildcard examples benchmarks docs/conf.py)
@@ -32,7 +37,7 @@ $(INSTALLED): export SSL_CERT_FILE ?= $(CERTIFICATES)
 types: export NODE_EXTRA_CA_CERTS ?= $(CERTIFICATES)
 endif
 
-.PHONY: help setup demo test test-all check lint types docs bench chaos clean
+.PHONY: help setup demo test test-core test-rest test-all check lint types docs bench chaos clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -56,8 +61,13 @@ $(INSTALLED): pyproject.toml | $(BIN)/uv
 demo: $(INSTALLED) ## watch a campaign go through a real worker to a simulator that fails
 	$(BIN)/smsretry demo
 
-test: $(INSTALLED) ## run the tests; core/ must be covered to the last branch
-	$(PYTEST) $(CORE_COVERAGE)
+test: test-core test-rest ## run the tests; those of core/ must cover it to the last branch
+
+test-core: $(INSTALLED)
+	$(PYTEST) $(CORE_COVERAGE) $(CORE_TESTS)
+
+test-rest: $(INSTALLED)
+	$(PYTEST) --no-loadscope-reorder $(CORE_TESTS:%=--ignore=%)
 
 # uv finds what is on the PATH and what it installed itself; pyenv keeps others beside its shims.
 # The wheel with a Redis is for 3.11 and 3.12; what it brought serves the versions after them too.

@@ -17,10 +17,6 @@ from tests.chaos.programs import Program
 
 ROOT: Final = Path(__file__).parents[2]
 _QUIET: Final = ("--without-gossip", "--without-mingle", "--without-heartbeat")
-_KEPT_BYTECODE: Final = {  # six processes that compile every library would take longer than many a run
-    "PYTHONDONTWRITEBYTECODE": "",
-    "PYTHONPYCACHEPREFIX": str(ROOT / "build" / "bytecode"),
-}
 
 
 @unique
@@ -54,7 +50,7 @@ class Workers:
     def __init__(self, program: Program, shape: Shape, *, environment: Mapping[str, str], folder: Path) -> None:
         path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
         # kombu's broker of files moves what it reads through the temporary directory.
-        self._environment = {**environment, **_KEPT_BYTECODE, "PYTHONPATH": path, "TMPDIR": str(folder)}
+        self._environment = {**environment, "PYTHONPATH": path, "TMPDIR": str(folder)}
         self._program = program
         self.shape = shape
         self._folder = folder
