@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from tests.chaos.counting import Run
@@ -16,14 +15,7 @@ _FIGURES = ("messages", "kills", "freezes", "lost", "doubled", "unknown", "retri
 
 def table_of(runs: Sequence[Run]) -> Table:
     """Return the runs, those of one backend and seed beside each other."""
-    table = Table(
-        "backend",
-        "seed",
-        "program",
-        title="Texts, counted at the provider's socket",
-        title_justify="left",
-        box=SIMPLE_HEAD,
-    )
+    table = Table("backend", "seed", "program", title="Texts, counted at the provider's socket", box=None)
     for name in (*_FIGURES, "seconds"):
         table.add_column(name, justify="right")
     for run in sorted(runs, key=lambda run: (run.backend, run.seed)):
