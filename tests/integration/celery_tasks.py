@@ -60,7 +60,8 @@ def remind(self: Any, customer_id: str, answers: list[str]) -> str:
     return deliver(self, lambda: quick, message).provider_id
 
 
-@app.task(bind=True, name="texts.autoretry", autoretry_for=(Exception,), retry_backoff=False, default_retry_delay=0)
+# Without a delay the end of Celery's last run may be overwritten by the RETRY of the run before it.
+@app.task(bind=True, name="texts.autoretry", autoretry_for=(Exception,), max_retries=1, default_retry_delay=0.5)
 def autoretry(self: Any, message: dict[str, Any]) -> str:
     return deliver(self, quick, Message.from_dict(message)).provider_id
 
