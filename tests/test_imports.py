@@ -1,6 +1,6 @@
 """Imports point one way, and the front door is light.
 
-    core ← ports ← journaled ← dispatcher ← adapters | campaign | cli
+    core ← ports ← steps ← judge ← journaled ← dispatcher ← adapters | campaign | cli
 
 Senders, sinks, store, journal, limits and callbacks know core, ports and errors only; no adapter knows another;
 third-party modules are imported in the module of their own extra only.
@@ -29,10 +29,12 @@ MAY_KNOW = {
     "core": frozenset({"core", "errors"}),
     "errors": frozenset({"core", "errors"}),
     "ports": SHELL,
-    "journaled": SHELL | {"journaled"},
+    "steps": SHELL | {"steps"},
+    "judge": SHELL | {"steps", "judge"},
+    "journaled": SHELL | {"steps", "judge", "journaled"},
     "journal": SHELL | {"journal"},
     "wiring": SHELL | {"wiring"},
-    "dispatcher": SHELL | {"journaled", "wiring", "dispatcher"},
+    "dispatcher": SHELL | {"steps", "judge", "journaled", "wiring", "dispatcher"},
     FRONT_DOOR: SHELL | {"dispatcher"},
     "senders": SHELL | {"senders"},
     "sinks": SHELL | {"sinks"},

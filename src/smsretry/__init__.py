@@ -17,7 +17,7 @@ if TYPE_CHECKING:
         RetryAfter,
     )
     from smsretry.core.policy import Jitter, OnUnknown, RetryPolicy
-    from smsretry.dispatcher import Dispatcher
+    from smsretry.dispatcher import AsyncDispatcher, Dispatcher
     from smsretry.errors import (
         ConfigurationError,
         InvalidMessage,
@@ -26,13 +26,15 @@ if TYPE_CHECKING:
         SendUnknown,
         SMSRetryError,
     )
-    from smsretry.ports import AnalyticsSink, SMSSender
+    from smsretry.ports import AnalyticsSink, AsyncSMSSender, SMSSender
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Accepted",
     "AnalyticsSink",
+    "AsyncDispatcher",
+    "AsyncSMSSender",
     "AttemptState",
     "ConfigurationError",
     "Deferred",
@@ -66,6 +68,8 @@ __all__ = [
 _ROOMS = {
     "Accepted": "smsretry.core.outcome",
     "AnalyticsSink": "smsretry.ports",
+    "AsyncDispatcher": "smsretry.dispatcher",
+    "AsyncSMSSender": "smsretry.ports",
     "AttemptState": "smsretry.core.outcome",
     "ConfigurationError": "smsretry.errors",
     "Deferred": "smsretry.core.outcome",

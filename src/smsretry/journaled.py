@@ -9,20 +9,21 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any, Final, Protocol, assert_never
+from typing import Any, Final, assert_never
 
-from smsretry.core.claims import PROBE_EVERY_S, Begun, Busy, Claim, Ended, NotDue, OnHold, with_nonce
+from smsretry.core.claims import PROBE_EVERY_S, Begun, Busy, Claim, Ended, NotDue, OnHold, Others, with_nonce
 from smsretry.core.events import Event
 from smsretry.core.failure import Failure, FailureKind
-from smsretry.core.lookup import CannotTell, Found, LookUp, NotSeen
-from smsretry.core.message import Message, Receipt
+from smsretry.core.lookup import CannotTell, Found, NotSeen
+from smsretry.core.message import Message
 from smsretry.core.outcome import Accepted, AttemptState, DeferReason, Deferred, GaveUp, GiveUpReason, Outcome
-from smsretry.core.policy import RetryPolicy
 from smsretry.errors import ConfigurationError, InvalidMessage, ProviderError
-from smsretry.ports import LAST_CHECK, CanLookUp, Clock, Journal, SMSSender
+from smsretry.judge import Judge, event_of
+from smsretry.ports import Clock, Journal
+from smsretry.steps import Ask, Find, SendChecked, Step, Steps
 
 MARGIN_S: Final = 5.0
 """What must be left of a lease, beyond the longest that the sender takes, when a send begins; a quarter of the lease
@@ -38,45 +39,29 @@ _REFUSED_ACCOUNTS: Final = frozenset({FailureKind.AUTH, FailureKind.ACCOUNT})
 _log: Final = logging.getLogger("smsretry")
 
 
-class Judge(Protocol):
-    """Be the dispatcher: decide what one attempt of a message leads to, without a journal."""
-
-    policy: RetryPolicy
-
-    def on_behalf(self, sender: SMSSender, clock: Clock) -> Judge:
-        """Return one that sends through ``sender`` by ``clock``, and tells no sink."""
-        ...
-
-    def attempt(self, message: Message, state: AttemptState = ..., /) -> Outcome:
-        """Make the attempt."""
-        ...
-
-    def lost(self, message: Message, state: AttemptState, began: datetime) -> Outcome:
-        """Decide what follows a send of which nobody knows how it ended."""
-        ...
-
-    def event(self, outcome: Outcome, message: Message, state: AttemptState, began: datetime, now: datetime) -> Event:
-        """Return what the sinks are told."""
-        ...
-
-    def tell(self, event: Event) -> None:
-        """Tell the sinks."""
-        ...
-
-
 def since_boot() -> float:
     """Return seconds on a clock that never jumps and, where the system has one, counts the time asleep too."""
     boottime = getattr(time, "CLOCK_BOOTTIME", None)
     return time.monotonic() if boottime is None else time.clock_gettime(boottime)
 
 
+@dataclass(frozen=True, slots=True)
+class Attempted:
+    """Hold what an attempt led to, and what the sinks are told of it: nothing where it changed nothing."""
+
+    outcome: Outcome
+    event: Event | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Journaled:
-    """Make attempts of messages under ``journal``, each claimed for ``lease_s`` seconds."""
+    """Make attempts of messages under a journal, each claimed for ``lease_s`` seconds.
+
+    ``sender`` is asked for nothing but how long it may take (``timeout_s``) and for which account it sends.
+    """
 
     judge: Judge
-    sender: SMSSender
-    journal: Journal
+    sender: object
     clock: Clock
     new_id: Callable[[], str]
     lease_s: float
@@ -100,34 +85,41 @@ class Journaled:
         """Return how long a send may take: the sender's ``timeout_s``, or a guess where it has none."""
         return float(getattr(self.sender, "timeout_s", min(LONGEST_SEND_S, self.lease_s / 2)))
 
-    def attempt(self, message: Message, hint: AttemptState, *, rerun: bool) -> Outcome:
+    @property
+    def account(self) -> str:
+        """Return what names the account that the sender sends from: its ``account_key``, else its class."""
+        return str(getattr(self.sender, "account_key", None) or type(self.sender).__qualname__)
+
+    def attempt(self, message: Message, hint: AttemptState, *, rerun: bool) -> Steps[Attempted]:
         """Make the next attempt of ``message`` as the journal knows it; ``hint`` is what came with it."""
         if message.id is None:
             raise InvalidMessage(
                 "With a journal a message needs an id that is the same when it is sent again. "
                 "Give it one, such as f'{campaign}:{customer_id}'."
             )
-        nonce, account, asked_at = self.new_id(), _account_of(self.sender), self.elapsed()
+        nonce, asked_at = self.new_id(), self.elapsed()
         try:
-            begun = self._begin(message, hint, nonce, account, rerun=rerun)
+            begun: Begun = yield self._begin(message, hint, nonce, rerun=rerun)
         except InvalidMessage:
             raise
         except Exception as error:  # noqa: BLE001  # whatever a database raises: nothing was sent
             _log.warning("The journal could not begin %s (%s): it is put off.", message.id, type(error).__qualname__)
-            return self._put_off(_lost_begin(hint, nonce), DeferReason.JOURNAL_AWAY)
+            return Attempted(self._put_off(_lost_begin(hint, nonce), DeferReason.JOURNAL_AWAY))
         if isinstance(begun, Claim):
-            return self._claimed(_Turn(begun, self, nonce, asked_at), hint)
-        return self._answered(begun, hint)
+            return (yield from self._claimed(_Turn(begun, self, nonce, asked_at), hint))
+        return Attempted(self._answered(begun, hint))
 
-    def _begin(self, message: Message, hint: AttemptState, nonce: str, account: str, *, rerun: bool) -> Begun:
-        return self.journal.begin(
-            message,
-            hint=hint,
-            nonce=nonce,
-            lease_s=self.lease_s,
-            account=account,
-            most_deferred_s=self.judge.policy.max_deferral_s,
-            rerun=rerun,
+    def _begin(self, message: Message, hint: AttemptState, nonce: str, *, rerun: bool) -> Ask:
+        return Ask(
+            lambda journal: journal.begin(
+                message,
+                hint=hint,
+                nonce=nonce,
+                lease_s=self.lease_s,
+                account=self.account,
+                most_deferred_s=self.judge.policy.max_deferral_s,
+                rerun=rerun,
+            )
         )
 
     def _answered(self, begun: Ended | Busy | NotDue | OnHold, hint: AttemptState) -> Outcome:
@@ -143,63 +135,62 @@ class Journaled:
             case _ as unreachable:
                 assert_never(unreachable)
 
-    def _claimed(self, turn: _Turn, hint: AttemptState) -> Outcome:
+    def _claimed(self, turn: _Turn, hint: AttemptState) -> Steps[Attempted]:
         if turn.is_slow:
-            return self._unsent(turn, hint)
+            return (yield from self._unsent(turn, hint))
         claim, began = turn.claim, turn.clock()
-        outcome = self._held(turn, self._attempted(turn))
+        outcome = yield from self._attempted(turn)
+        outcome = yield from self._held(turn, outcome)
         if turn.lost_claim:
-            return self._unsent(turn, hint)
-        event = self.judge.event(outcome, claim.message, claim.state, claim.dead_since or began, turn.clock())
+            return (yield from self._unsent(turn, hint))
+        event = event_of(outcome, claim.message, claim.state, claim.dead_since or began, turn.clock())
         try:
-            instead = self.journal.finish(claim, outcome, event)
+            instead: Ended | Busy | None = yield Ask(lambda journal: journal.finish(claim, outcome, event))
         except Exception as error:  # noqa: BLE001  # whatever a database raises: the claim stays open, in doubt
-            return self._unfinished(turn, outcome, error)
+            return Attempted(self._unfinished(turn, outcome, error))
         if instead is not None:
-            return self._answered(instead, hint)
-        self.judge.tell(event)
-        return outcome
+            return Attempted(self._answered(instead, hint))
+        return Attempted(outcome, event)
 
-    def _attempted(self, turn: _Turn) -> Outcome:
-        claim, state = turn.claim, turn.claim.state
-        judge = self.judge.on_behalf(turn.sender(), turn.clock)
+    def _attempted(self, turn: _Turn) -> Steps[Outcome]:
+        claim, state, message = turn.claim, turn.claim.state, turn.claim.message
         if state.provider_id is None and claim.dead_since is not None:
-            return judge.lost(claim.message, state, claim.dead_since)
+            return (yield from turn.guarded(self.judge.lost(message, state, claim.dead_since, turn.clock)))
         if state.provider_id is None and claim.refused is not None:
             ending = GaveUp(claim.refused, GiveUpReason.EXPIRED, state.retries)
             if state.doubt_since is None:
                 return ending
             state = replace(state, ending=state.ending or ending)
-        return judge.attempt(claim.message, state)
+        return (yield from turn.guarded(self.judge.attempt(message, state, turn.clock(), turn.clock)))
 
-    def _held(self, turn: _Turn, outcome: Outcome) -> Outcome:
+    def _held(self, turn: _Turn, outcome: Outcome) -> Steps[Outcome]:
         """Put the account on hold where the provider has just refused it, and serve it again where it is served."""
         if not turn.sent:
             return outcome
-        claim, account, refused = turn.claim, _account_of(self.sender), _refused_account(outcome)
+        claim, account, refused = turn.claim, self.account, _refused_account(outcome)
         if refused is None:
             if claim.probes:
-                self._note("reopen", account)
+                yield from self._note("reopen", lambda journal: journal.reopen(account))
             return outcome
-        self._note("hold", account, refused)
+        yield from self._note("hold", lambda journal: journal.hold(account, refused))
         now = turn.clock()
         due = now + timedelta(seconds=PROBE_EVERY_S)
         return Deferred(PROBE_EVERY_S, DeferReason.ON_HOLD, claim.state.with_deferral(now, due))
 
-    def _note(self, verb: str, *values: Any) -> None:
+    def _note(self, verb: str, question: Callable[[Journal], None]) -> Steps[None]:
         try:
-            getattr(self.journal, verb)(*values)
+            yield Ask(question)
         except Exception as error:  # noqa: BLE001  # the next refusal says it again
             _log.warning("The journal could not %s the account (%s).", verb, type(error).__qualname__)
 
-    def _unsent(self, turn: _Turn, hint: AttemptState) -> Deferred:
+    def _unsent(self, turn: _Turn, hint: AttemptState) -> Steps[Attempted]:
         """Give back a claim under which nothing was sent."""
         try:
-            self.journal.release(turn.claim)
+            yield Ask(lambda journal: journal.release(turn.claim))
         except Exception as error:  # noqa: BLE001  # the next begin releases it
             _log.warning("The journal could not release %s (%s).", turn.claim.message.id, type(error).__qualname__)
             hint = _lost_begin(hint, turn.nonce)
-        return self._put_off(hint, DeferReason.BUSY)
+        return Attempted(self._put_off(hint, DeferReason.BUSY))
 
     def _unfinished(self, turn: _Turn, outcome: Outcome, error: Exception) -> Deferred:
         """Put off a message whose outcome could not be written; a provider's id goes along as evidence."""
@@ -257,27 +248,65 @@ class _Turn:
     def left_s(self) -> float:
         return max(0.0, self.ends_at - self.of.elapsed())
 
-    def sender(self) -> SMSSender:
-        """Return the sender under this claim; one that can be asked where the sender can."""
-        return (_Asking if callable(getattr(self.of.sender, "find", None)) else _Guarded)(self)
+    def guarded(self, steps: Steps[Outcome]) -> Steps[Outcome]:
+        """Go through ``steps``, and send only while the claim is ours."""
+        try:
+            step = next(steps)
+            while True:
+                try:
+                    answer = yield from self._under_the_claim(step)
+                except BaseException as error:  # noqa: BLE001  # it goes to whom it would have gone to
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(answer)
+        except StopIteration as end:
+            outcome: Outcome = end.value
+            return outcome
 
-    def make_sure(self) -> None:
+    def _under_the_claim(self, step: Step) -> Steps[Any]:
+        match step:
+            case Message():
+                yield from self._make_sure()
+                self.sent = True
+                return (yield SendChecked(step, self._make_sure_again))
+            case Find():
+                return (yield from self._found(step))
+            case SendChecked() | Ask():
+                return (yield step)
+            case _ as unreachable:
+                assert_never(unreachable)
+
+    def _found(self, asked: Find) -> Steps[object]:
+        """Ask the provider, past what is known to be other messages, and read its answer by the journal's clock."""
+        # Where this raises, the look-up settles nothing.
+        others: Others = yield Ask(lambda journal: journal.others(self.claim, since=asked.since))
+        answer = yield replace(asked, exclude=(*asked.exclude, *others.provider_ids))
+        match answer:
+            case Found() if others.unsure:
+                return CannotTell("a message with this text ended as unknown, and what is listed may be that one")
+            case NotSeen(as_of):
+                age = max(timedelta(), self.clock() - as_of)
+                return NotSeen(self.surely() - age)
+            case _:
+                return answer
+
+    def _make_sure(self) -> Steps[None]:
         """Make sure that the claim is ours and lasts longer than a send, and that it is not too late; raise if not."""
         if not (self.may_send and self._is_long_enough()):
-            self._renew()
+            yield from self._renew()
         send_before = self.claim.message.send_before
         if send_before is not None and self.clock() > send_before:
             raise ProviderError(Failure.of(FailureKind.EXPIRED, detail="send_before has passed"))
 
-    def make_sure_again(self) -> None:
+    def _make_sure_again(self) -> Steps[None]:
         """Do so once more on the way, where connecting and the like have used up the margin."""
         if self.left_s() < self.of.longest_send_s:
-            self._renew()
+            yield from self._renew()
 
-    def _renew(self) -> None:
+    def _renew(self) -> Steps[None]:
         asked_at = self.of.elapsed()
         try:
-            renewed = self.of.journal.renew(self.claim, lease_s=self.of.lease_s)
+            renewed: bool = yield Ask(lambda journal: journal.renew(self.claim, lease_s=self.of.lease_s))
         except Exception as error:
             self.lost_claim = True
             raise _not_ours(f"the journal could not renew the claim ({type(error).__qualname__})") from error
@@ -288,41 +317,6 @@ class _Turn:
 
     def _is_long_enough(self) -> bool:
         return self.left_s() >= self.of.needed_s
-
-
-class _Guarded:
-    """Send only while the claim is ours."""
-
-    def __init__(self, turn: _Turn) -> None:
-        self._turn = turn
-
-    def send(self, message: Message, /) -> Receipt:
-        self._turn.make_sure()
-        self._turn.sent = True
-        token = LAST_CHECK.set(self._turn.make_sure_again)
-        try:
-            return self._turn.of.sender.send(message)
-        finally:
-            LAST_CHECK.reset(token)
-
-
-class _Asking(_Guarded):
-    """Ask the provider, past what is known to be other messages, and read its answer by the journal's clock."""
-
-    def find(self, message: Message, /, *, since: datetime, exclude: Collection[str] = ()) -> LookUp:
-        turn = self._turn
-        sender: Any = turn.of.sender
-        asks: CanLookUp = sender
-        others = turn.of.journal.others(turn.claim, since=since)  # where it raises, the look-up settles nothing
-        answer = asks.find(message, since=since, exclude=(*exclude, *others.provider_ids))
-        match answer:
-            case Found() if others.unsure:
-                return CannotTell("a message with this text ended as unknown, and what is listed may be that one")
-            case NotSeen(as_of):
-                age = max(timedelta(), turn.of.clock() - as_of)
-                return NotSeen(turn.surely() - age)
-            case _:
-                return answer
 
 
 def _lost_begin(hint: AttemptState, nonce: str) -> AttemptState:
@@ -340,8 +334,3 @@ def _refused_account(outcome: Outcome) -> Failure | None:
 
 def _not_ours(why: str) -> ProviderError:
     return ProviderError(Failure.of(FailureKind.TEMPORARY, detail=why))
-
-
-def _account_of(sender: SMSSender) -> str:
-    """Return what names the account that ``sender`` sends from: its ``account_key``, else its class."""
-    return str(getattr(sender, "account_key", None) or type(sender).__qualname__)

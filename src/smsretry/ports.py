@@ -1,8 +1,8 @@
-"""The few verbs that the library asks of a sender, an analytics sink and a clock."""
+"""The few verbs that the library asks of a sender, an analytics sink, a journal and a clock."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from contextvars import ContextVar
 from datetime import datetime
 from typing import Final, Protocol, runtime_checkable
@@ -16,6 +16,10 @@ from smsretry.core.outcome import AttemptState, Outcome
 
 __all__ = [
     "AnalyticsSink",
+    "AsyncAnalyticsSink",
+    "AsyncCanLookUp",
+    "AsyncJournal",
+    "AsyncSMSSender",
     "CanLookUp",
     "CannotTell",
     "Classifier",
@@ -26,6 +30,7 @@ __all__ = [
     "NotSeen",
     "SMSSender",
     "check_before_writing",
+    "check_before_writing_async",
 ]
 
 
@@ -128,6 +133,74 @@ class Journal(Protocol):
         ...
 
 
+class AsyncSMSSender(Protocol):
+    """Hand one text to one provider, in a running loop: what `SMSSender` promises, awaited."""
+
+    async def send(self, message: Message, /) -> Receipt:
+        """Make one attempt: see `SMSSender.send`. Where the task is canceled, end at once and repeat nothing."""
+        ...
+
+
+@runtime_checkable
+class AsyncCanLookUp(Protocol):
+    """Ask a provider whether it has a text: what `CanLookUp` promises, awaited."""
+
+    async def find(self, message: Message, /, *, since: datetime, exclude: Collection[str] = ()) -> LookUp:
+        """Say whether the provider took ``message``: see `CanLookUp.find`."""
+        ...
+
+
+class AsyncAnalyticsSink(Protocol):
+    """Take note of what happened to a message: what `AnalyticsSink` promises, awaited."""
+
+    async def record(self, event: Event, /) -> None:
+        """Store ``event``: see `AnalyticsSink.record`."""
+        ...
+
+
+class AsyncJournal(Protocol):
+    """Remember what was begun: what `Journal` promises, verb by verb, awaited."""
+
+    async def begin(
+        self,
+        message: Message,
+        /,
+        *,
+        hint: AttemptState,
+        nonce: str,
+        lease_s: float,
+        account: str,
+        most_deferred_s: float,
+        rerun: bool = False,
+    ) -> Begun:
+        """Claim the next attempt of ``message``: see `Journal.begin`."""
+        ...
+
+    async def renew(self, claim: Claim, /, *, lease_s: float) -> bool:
+        """Begin the lease anew: see `Journal.renew`."""
+        ...
+
+    async def finish(self, claim: Claim, /, outcome: Outcome, event: Event) -> Ended | Busy | None:
+        """Write what followed: see `Journal.finish`."""
+        ...
+
+    async def release(self, claim: Claim, /) -> None:
+        """Give a claim back under which nothing was sent."""
+        ...
+
+    async def others(self, claim: Claim, /, *, since: datetime) -> Others:
+        """Return what is known of other messages to the recipient: see `Journal.others`."""
+        ...
+
+    async def hold(self, account: str, failure: Failure, /) -> None:
+        """Note that the provider refuses ``account``: see `Journal.hold`."""
+        ...
+
+    async def reopen(self, account: str, /) -> None:
+        """Note that the provider serves ``account`` again."""
+        ...
+
+
 class Clock(Protocol):
     """Tell the time."""
 
@@ -153,3 +226,16 @@ def check_before_writing() -> None:
     check = LAST_CHECK.get()
     if check is not None:
         check()
+
+
+LAST_CHECK_ASYNC: Final[ContextVar[Callable[[], Awaitable[None]] | None]] = ContextVar(
+    "smsretry_last_check_async", default=None
+)
+"""What an async sender is to await, through `check_before_writing_async`, while it sends."""
+
+
+async def check_before_writing_async() -> None:
+    """Make sure that the message is still ours to send: see `check_before_writing`."""
+    check = LAST_CHECK_ASYNC.get()
+    if check is not None:
+        await check()

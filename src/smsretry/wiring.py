@@ -9,15 +9,27 @@ from typing import Any, Final
 from smsretry.core.policy import RetryPolicy
 from smsretry.errors import ConfigurationError
 
-_NOT_PLAIN: Final = 0x20 | 0x80 | 0x200
+_COROUTINE: Final = 0x80
+_NOT_PLAIN: Final = 0x20 | _COROUTINE | 0x200
 """The flags of a code object that mark a generator, a coroutine and an async generator: ``inspect.CO_GENERATOR`` …"""
 
 
-def check_sender(sender: object) -> None:
-    """Raise `ConfigurationError` where ``sender`` cannot send."""
+def check_sender(sender: object, *, is_async: bool = False) -> None:
+    """Raise `ConfigurationError` where ``sender`` cannot send, or not in the way of the dispatcher that it is for."""
     if isinstance(sender, type) or not callable(getattr(sender, "send", None)):
         raise ConfigurationError(f"sender must have a method send(message), got {_shown(sender)}. Pass a sender.")
-    _check_plain("send", sender)
+    if not is_async:
+        _check_plain("send", sender)
+    elif not _flags_of(sender, "send") & _COROUTINE:
+        what = f"{type(sender).__name__}.send"
+        raise ConfigurationError(
+            f"{what} must be an async function, got a plain one. Give this sender to a Dispatcher."
+        )
+
+
+def runs_in_loop(part: object, verb: str) -> bool:
+    """Say whether a part of an async dispatcher may be called in its loop: it is async, or has ``blocks = False``."""
+    return bool(_flags_of(part, verb) & _COROUTINE) or not getattr(part, "blocks", True)
 
 
 def check_policy(policy: object) -> None:
@@ -41,23 +53,28 @@ def check_clock(clock: Any) -> None:
         raise ConfigurationError(f"clock must return an aware datetime, got {what}. Use lambda: datetime.now(UTC).")
 
 
-def checked_sinks(sink: Any) -> tuple[Any, ...]:
+def checked_sinks(sink: Any, *, is_async: bool = False) -> tuple[Any, ...]:
     """Return one sink or several as a tuple; raise `ConfigurationError` where one cannot record."""
     sinks: tuple[Any, ...] = (sink,) if not isinstance(sink, Iterable) or hasattr(sink, "record") else tuple(sink)
     for one in sinks:
         if isinstance(one, type) or not callable(getattr(one, "record", None)):
             raise ConfigurationError(f"sink must have a method record(event), got {_shown(one)}. Pass one of it.")
-        _check_plain("record", one)
+        if not is_async:
+            _check_plain("record", one)
     return sinks
 
 
 def _check_plain(name: str, part: object) -> None:
-    flags = getattr(getattr(getattr(part, name), "__code__", None), "co_flags", 0)
-    if isinstance(flags, int) and flags & _NOT_PLAIN:
+    if _flags_of(part, name) & _NOT_PLAIN:
         what = f"{type(part).__name__}.{name}"
         raise ConfigurationError(
             f"{what} must be a plain function, got one that only promises to run. Let it do its work."
         )
+
+
+def _flags_of(part: object, name: str) -> int:
+    flags = getattr(getattr(getattr(part, name), "__code__", None), "co_flags", 0)
+    return flags if isinstance(flags, int) else 0
 
 
 def _shown(value: object) -> str:

@@ -1,0 +1,212 @@
+"""Decide what one attempt leads to: whether to ask, whether to send, and what follows. Nothing here calls a sender."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, Final, assert_never
+
+from smsretry.core.classify import classify_error
+from smsretry.core.events import Event, MessageAccepted, MessageDeferred, MessageFailed, RetryScheduled
+from smsretry.core.failure import Failure, FailureKind
+from smsretry.core.lookup import CannotTell, Found, LookUp, NotSeen
+from smsretry.core.message import Message, Receipt
+from smsretry.core.outcome import Accepted, AttemptState, Deferred, GaveUp, GiveUpReason, Outcome, RetryAfter
+from smsretry.core.policy import OnUnknown, RetryPolicy
+from smsretry.errors import ProviderError
+from smsretry.ports import Classifier, Clock
+from smsretry.steps import Find, Steps
+
+_CLOCKS_APART: Final = timedelta(seconds=300)
+"""How far before the doubtful send a look-up begins: worker and provider clocks differ."""
+_RESENDING: Final = frozenset({OnUnknown.RESEND, OnUnknown.LOOK_UP_OR_RESEND})
+_NOT_ASKED: Final = "the sender cannot be asked"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judge:
+    """Decide by ``policy``; ``classify`` says what an exception means, and ``asks`` whether the provider can be asked.
+
+    Times are those of the ``clock`` that comes with each question.
+    """
+
+    policy: RetryPolicy
+    classify: Classifier
+    asks: bool
+    draw: Callable[[], float]
+
+    def attempt(self, message: Message, state: AttemptState, began: datetime, clock: Clock) -> Steps[Outcome]:
+        """Make the next attempt, which began at ``began``."""
+        if state.provider_id is not None:
+            return Accepted(Receipt("", state.provider_id, began), max(1, _sends(state)), looked_up=True)
+        if state.doubt_since is not None:
+            resolved = yield from self._resolve(message, state, began)
+            if resolved is not None:
+                return resolved
+        elif _is_late(message, began):
+            return _expired(state)
+        try:
+            receipt = yield message
+        except Exception as error:  # noqa: BLE001  # the border: everything else is the classifier's
+            return (yield from self._failed(message, state, began, clock, self._classified(error), error))
+        if isinstance(receipt, Receipt):
+            return Accepted(receipt, state.retries + 1)
+        wrong = TypeError(f"send() must return a Receipt, got {type(receipt).__name__}.")
+        lost = Failure.of(FailureKind.LOST_ANSWER, detail=str(wrong))
+        return (yield from self._failed(message, state, began, clock, lost, wrong))
+
+    def lost(self, message: Message, state: AttemptState, began: datetime, clock: Clock) -> Steps[Outcome]:
+        """Decide what follows a send that began at ``began`` and of which nobody knows how it ended."""
+        gone = Failure.of(FailureKind.LOST_ANSWER, detail="its worker ended before it said how it went")
+        return self._failed(message, state, began, clock, gone, None)
+
+    def _failed(  # noqa: PLR0917  # one failure and when it happened
+        self,
+        message: Message,
+        state: AttemptState,
+        began: datetime,
+        clock: Clock,
+        failure: Failure,
+        error: Exception | None,
+    ) -> Steps[Outcome]:
+        """Decide what follows a send that failed; what needs nothing but a look-up is asked at once."""
+        now = clock()
+        decided = self.policy.decide(
+            failure, state, now=now, send_before=message.send_before, draw=self.draw(), began=began
+        )
+        decision: Outcome = decided
+        if not isinstance(decided, GaveUp) and self._is_hopeless(decided.state):
+            decision = GaveUp(failure, GiveUpReason.OUTCOME_UNKNOWN, state.retries + 1)
+        elif isinstance(decided, Deferred) and decided.delay_s == 0.0:
+            decision = (yield from self._settle(message, decided.state, now)) or decided
+        return replace(decision, cause=error) if isinstance(decision, GaveUp) else decision
+
+    def _classified(self, error: Exception) -> Failure:
+        if issubclass(type(error), ProviderError):  # isinstance would ask the exception, which may raise
+            return classify_error(error)
+        try:
+            failure = self.classify(error)
+        except Exception as broken:  # noqa: BLE001  # a classifier's fault must not lose the message
+            complain("The classifier raised %s; the default one judges instead.", type(broken).__qualname__)
+            return classify_error(error)
+        return failure if isinstance(failure, Failure) else classify_error(error)
+
+    def _is_hopeless(self, state: AttemptState) -> bool:
+        """Say whether waiting is vain: the outcome is in doubt, nobody can be asked, and nothing more may be sent."""
+        if state.doubt_since is None or self.asks:
+            return False
+        return state.ending is not None or self.policy.on_unknown not in _RESENDING
+
+    def _resolve(self, message: Message, state: AttemptState, now: datetime) -> Steps[Outcome | None]:
+        """Say what a message in doubt leads to; None where it may be sent again."""
+        if self.policy.on_unknown is OnUnknown.GIVE_UP:
+            return unknown(state, "the policy asks nobody")
+        if state.ending is None and _is_late(message, now):
+            state = replace(state, ending=_expired(state))
+        if state.ending is None and self.policy.on_unknown is OnUnknown.RESEND:
+            return None
+        return (yield from self._settle(message, state, now))
+
+    def _settle(self, message: Message, state: AttemptState, now: datetime) -> Steps[Outcome | None]:
+        """Ask the provider about a message in doubt; None where it may be sent again."""
+        answer, policy = (yield from self._ask(message, state)), self.policy
+        match answer:
+            case Found(receipt):
+                return Accepted(receipt, max(1, _sends(state)), looked_up=True)
+            case NotSeen(as_of) if policy.is_settled(state, now) and policy.is_settled(state, as_of):
+                return self._not_taken(state)
+            case NotSeen():
+                return self._not_settled(state, now, "the listing is too old to settle it")
+            case CannotTell(why):
+                return self._not_settled(state, now, why)
+            case _ as unreachable:
+                assert_never(unreachable)
+
+    def _ask(self, message: Message, state: AttemptState) -> Steps[LookUp]:
+        if not self.asks or state.doubt_since is None:
+            return CannotTell(_NOT_ASKED)
+        try:
+            answer = yield Find(message, state.doubt_since - _CLOCKS_APART)
+        except Exception as error:  # noqa: BLE001  # a look-up that fails settles nothing
+            return CannotTell(type(error).__qualname__)
+        return answer if isinstance(answer, LookUp) else CannotTell(f"find() returned a {type(answer).__name__}")
+
+    def _not_taken(self, state: AttemptState) -> GaveUp | None:
+        if self.policy.on_unknown is OnUnknown.NEVER_RESEND:
+            return unknown(state, "the provider does not list it")
+        return state.ending
+
+    def _not_settled(self, state: AttemptState, now: datetime, why: str) -> Deferred | GaveUp | None:
+        looked = replace(state, looks=state.looks + 1)
+        if self.asks and self.policy.may_look_again(looked, now=now):
+            return self.policy.look_again(looked, now=now)
+        resends = self.policy.on_unknown in _RESENDING
+        return None if resends and state.ending is None else unknown(state, why)
+
+
+def complain(text: str, *values: object) -> None:
+    """Log an error of something that must not change an outcome."""
+    import logging  # a tenth of what the front door would cost
+
+    logging.getLogger("smsretry").error(text, *values)
+
+
+def unknown(state: AttemptState, why: str) -> GaveUp:
+    """Return the end of a message in doubt that nobody can settle."""
+    failure = Failure.of(FailureKind.LOST_ANSWER, detail=why) if state.ending is None else state.ending.failure
+    return GaveUp(failure, GiveUpReason.OUTCOME_UNKNOWN, _sends(state))
+
+
+def event_of(outcome: Outcome, message: Message, state: AttemptState, began: datetime, now: datetime) -> Event:
+    """Return what the sinks are told of an attempt that was made with ``state`` and ended at ``now``."""
+    fields: dict[str, Any] = {
+        "message_id": message.id,
+        "campaign": message.campaign,
+        "metadata": message.metadata,
+        "round": state.round,
+        "started_at": began,
+        "at": now,
+    }
+    match outcome:
+        case Accepted():
+            fields["attempt"], fields["receipt"] = outcome.attempts, outcome.receipt
+            fields["looked_up"] = outcome.looked_up
+            return MessageAccepted.of(fields)
+        case RetryAfter():
+            fields["attempt"], fields["failure"] = outcome.state.retries, outcome.failure
+            fields["delay_s"], fields["due"] = outcome.delay_s, outcome.state.due
+            return RetryScheduled.of(fields)
+        case Deferred():
+            return MessageDeferred.of(fields | _deferral(outcome, _sends(state)))
+        case GaveUp():
+            fields |= {"attempt": outcome.attempts, "failure": outcome.failure, "reason": outcome.reason}
+            return MessageFailed.of(fields)
+        case _ as unreachable:
+            assert_never(unreachable)
+
+
+def _deferral(outcome: Deferred, sends_before: int) -> dict[str, Any]:
+    following, ending = outcome.state, outcome.state.ending
+    return {
+        "attempt": _sends(following),
+        "reason": outcome.reason,
+        "delay_s": outcome.delay_s,
+        "due": following.due,
+        "deferral": following.deferrals,
+        "failure": ending.failure if ending is not None and ending.attempts > sends_before else None,
+    }
+
+
+def _is_late(message: Message, now: datetime) -> bool:
+    return message.send_before is not None and now > message.send_before
+
+
+def _expired(state: AttemptState) -> GaveUp:
+    failure = Failure.of(FailureKind.EXPIRED, detail="send_before has passed")
+    return GaveUp(failure, GiveUpReason.EXPIRED, _sends(state))
+
+
+def _sends(state: AttemptState) -> int:
+    """Return how many sends were made before a call with ``state``."""
+    return state.retries if state.ending is None else state.ending.attempts
