@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import os
 import random
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar, assert_never, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Self, TypeVar, assert_never, cast
 
 from smsretry.core.classify import classify_error
 from smsretry.core.events import Event
@@ -98,6 +99,15 @@ class _Shell(Generic[SenderT, SinkT, JournalT]):
         """Return how many seconds one send may take; None where the sender does not say."""
         timeout_s: float | None = getattr(self._sender, "timeout_s", None)
         return timeout_s
+
+    def that_holds(self) -> Self:
+        """Return one that puts off, for a minute, a message whose account is refused, in place of ending it.
+
+        For whoever keeps the other messages of the account back meanwhile; with a journal every dispatcher does so.
+        """
+        held = copy.copy(self)
+        held._judge = replace(self._judge, holds=True)  # noqa: SLF001  # it is this very class
+        return held
 
     def _under_a_journal(self, elapsed: Callable[[], float] | None) -> Journaled:
         from smsretry.journaled import Journaled, since_boot  # nobody pays for it without a journal
@@ -240,6 +250,13 @@ class AsyncDispatcher(_Shell[AsyncSMSSender, AnalyticsSink | AsyncAnalyticsSink,
         ended = unknown(state, why)
         await self._told(ended, message, state, self.clock())
         return ended
+
+    async def close(self) -> None:
+        """Close the sender's connections, where it has any: at the end of a loop."""
+        close = getattr(self._sender, "close", None)
+        closing = close() if callable(close) else None
+        if isinstance(closing, Awaitable):
+            await closing
 
     async def _run(self, steps: Steps[T]) -> T:
         try:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import ClassVar, Final
 
 from smsretry.core import claims
 from smsretry.core.claims import PROBE_EVERY_S, Asked, Begun, Busy, Claim, Ended, Entry, Granted, OnHold, Others
@@ -53,6 +53,9 @@ class MemoryJournal:
     It holds every message that was begun, with its text, until the process ends: for scripts and tests. Where
     processes share the work, or one may be killed, use `smsretry.store.SQLStore`. ``clock`` tells the time.
     """
+
+    blocks: ClassVar[bool] = False
+    """It may be called in a running loop."""
 
     def __init__(self, clock: Clock | None = None) -> None:
         self._clock = clock or _utc_now

@@ -14,14 +14,14 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, assert_never
 
-from smsretry.core.claims import PROBE_EVERY_S, Begun, Busy, Claim, Ended, NotDue, OnHold, Others, with_nonce
+from smsretry.core.claims import Begun, Busy, Claim, Ended, NotDue, OnHold, Others, with_nonce
 from smsretry.core.events import Event
 from smsretry.core.failure import Failure, FailureKind
 from smsretry.core.lookup import CannotTell, Found, NotSeen
 from smsretry.core.message import Message
 from smsretry.core.outcome import Accepted, AttemptState, DeferReason, Deferred, GaveUp, GiveUpReason, Outcome
 from smsretry.errors import ConfigurationError, InvalidMessage, ProviderError
-from smsretry.judge import Judge, event_of
+from smsretry.judge import Judge, event_of, on_hold, refused_account
 from smsretry.ports import Clock, Journal
 from smsretry.steps import Ask, Find, SendChecked, Step, Steps
 
@@ -34,7 +34,6 @@ SLOWEST_BEGIN_S: Final = 30.0
 """A claim that took longer is given back: its time tells too little about the present one."""
 _SLOWEST: Final = 5
 """A message that is put off again and again comes back after ``2**5`` times the first wait at the latest."""
-_REFUSED_ACCOUNTS: Final = frozenset({FailureKind.AUTH, FailureKind.ACCOUNT})
 
 _log: Final = logging.getLogger("smsretry")
 
@@ -130,8 +129,8 @@ class Journaled:
                 return self._waits(hint, left_s, DeferReason.BUSY)
             case NotDue(left_s):
                 return self._waits(hint, left_s, DeferReason.NOT_DUE)
-            case OnHold(left_s):
-                return self._waits(hint, left_s, DeferReason.ON_HOLD)
+            case OnHold(left_s, refused):
+                return replace(self._waits(hint, left_s, DeferReason.ON_HOLD), failure=refused)
             case _ as unreachable:
                 assert_never(unreachable)
 
@@ -167,15 +166,13 @@ class Journaled:
         """Put the account on hold where the provider has just refused it, and serve it again where it is served."""
         if not turn.sent:
             return outcome
-        claim, account, refused = turn.claim, self.account, _refused_account(outcome)
+        claim, account, refused = turn.claim, self.account, refused_account(outcome)
         if refused is None:
             if claim.probes:
                 yield from self._note("reopen", lambda journal: journal.reopen(account))
             return outcome
         yield from self._note("hold", lambda journal: journal.hold(account, refused))
-        now = turn.clock()
-        due = now + timedelta(seconds=PROBE_EVERY_S)
-        return Deferred(PROBE_EVERY_S, DeferReason.ON_HOLD, claim.state.with_deferral(now, due))
+        return on_hold(claim.state, refused, turn.clock())
 
     def _note(self, verb: str, question: Callable[[Journal], None]) -> Steps[None]:
         try:
@@ -321,15 +318,6 @@ class _Turn:
 
 def _lost_begin(hint: AttemptState, nonce: str) -> AttemptState:
     return replace(hint, claim=with_nonce(hint.claim, nonce))
-
-
-def _refused_account(outcome: Outcome) -> Failure | None:
-    """Return the failure where the provider refuses the account itself."""
-    match outcome:
-        case GaveUp(failure) | Deferred(state=AttemptState(ending=GaveUp(failure))):
-            return failure if failure.kind in _REFUSED_ACCOUNTS else None
-        case _:
-            return None
 
 
 def _not_ours(why: str) -> ProviderError:

@@ -7,12 +7,22 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, assert_never
 
+from smsretry.core.claims import PROBE_EVERY_S
 from smsretry.core.classify import classify_error
 from smsretry.core.events import Event, MessageAccepted, MessageDeferred, MessageFailed, RetryScheduled
 from smsretry.core.failure import Failure, FailureKind
 from smsretry.core.lookup import CannotTell, Found, LookUp, NotSeen
 from smsretry.core.message import Message, Receipt
-from smsretry.core.outcome import Accepted, AttemptState, Deferred, GaveUp, GiveUpReason, Outcome, RetryAfter
+from smsretry.core.outcome import (
+    Accepted,
+    AttemptState,
+    DeferReason,
+    Deferred,
+    GaveUp,
+    GiveUpReason,
+    Outcome,
+    RetryAfter,
+)
 from smsretry.core.policy import OnUnknown, RetryPolicy
 from smsretry.errors import ProviderError
 from smsretry.ports import Classifier, Clock
@@ -21,6 +31,7 @@ from smsretry.steps import Find, Steps
 _CLOCKS_APART: Final = timedelta(seconds=300)
 """How far before the doubtful send a look-up begins: worker and provider clocks differ."""
 _RESENDING: Final = frozenset({OnUnknown.RESEND, OnUnknown.LOOK_UP_OR_RESEND})
+_REFUSED_ACCOUNTS: Final = frozenset({FailureKind.AUTH, FailureKind.ACCOUNT})
 _NOT_ASKED: Final = "the sender cannot be asked"
 
 
@@ -28,13 +39,15 @@ _NOT_ASKED: Final = "the sender cannot be asked"
 class Judge:
     """Decide by ``policy``; ``classify`` says what an exception means, and ``asks`` whether the provider can be asked.
 
-    Times are those of the ``clock`` that comes with each question.
+    Times are those of the ``clock`` that comes with each question. Where it ``holds``, a message whose account is
+    refused is put off and does not end: for whoever keeps the other messages of the account back meanwhile.
     """
 
     policy: RetryPolicy
     classify: Classifier
     asks: bool
     draw: Callable[[], float]
+    holds: bool = False
 
     def attempt(self, message: Message, state: AttemptState, began: datetime, clock: Clock) -> Steps[Outcome]:
         """Make the next attempt, which began at ``began``."""
@@ -80,7 +93,13 @@ class Judge:
             decision = GaveUp(failure, GiveUpReason.OUTCOME_UNKNOWN, state.retries + 1)
         elif isinstance(decided, Deferred) and decided.delay_s == 0.0:
             decision = (yield from self._settle(message, decided.state, now)) or decided
+        refused = refused_account(decision) if self.holds else None
+        if refused is not None and self._may_wait(state, now):
+            return on_hold(state, refused, now)
         return replace(decision, cause=error) if isinstance(decision, GaveUp) else decision
+
+    def _may_wait(self, state: AttemptState, now: datetime) -> bool:
+        return now - (state.deferred_since or now) < timedelta(seconds=self.policy.max_deferral_s)
 
     def _classified(self, error: Exception) -> Failure:
         if issubclass(type(error), ProviderError):  # isinstance would ask the exception, which may raise
@@ -143,6 +162,21 @@ class Judge:
             return self.policy.look_again(looked, now=now)
         resends = self.policy.on_unknown in _RESENDING
         return None if resends and state.ending is None else unknown(state, why)
+
+
+def refused_account(outcome: Outcome) -> Failure | None:
+    """Return the failure where the provider refuses the account itself."""
+    match outcome:
+        case GaveUp(failure) | Deferred(state=AttemptState(ending=GaveUp(failure))):
+            return failure if failure.kind in _REFUSED_ACCOUNTS else None
+        case _:
+            return None
+
+
+def on_hold(state: AttemptState, refused: Failure, now: datetime) -> Deferred:
+    """Put off a message that was to be sent with ``state`` until its account is asked for again."""
+    due = now + timedelta(seconds=PROBE_EVERY_S)
+    return Deferred(PROBE_EVERY_S, DeferReason.ON_HOLD, state.with_deferral(now, due), refused)
 
 
 def complain(text: str, *values: object) -> None:

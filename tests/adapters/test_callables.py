@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 import json
 import pickle
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,9 +18,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.shells import AwaitedAsking
 from tests.strategies import policies
 
 from smsretry import (
+    AsyncDispatcher,
     ConfigurationError,
     Dispatcher,
     Failure,
@@ -35,7 +38,7 @@ from smsretry import (
     SendFailed,
     SendUnknown,
 )
-from smsretry.adapters.callables import retrying, send_with_retry
+from smsretry.adapters.callables import retrying, send_with_retry, send_with_retry_async
 from smsretry.core.failure import RETRYABLE_KINDS
 from smsretry.errors import ProviderError
 from smsretry.ports import CannotTell, Found
@@ -366,12 +369,12 @@ def generator() -> Iterator[int]:
 @pytest.mark.parametrize(
     "function",
     [
-        *(coroutine, asynchronous_generator, generator, functools.partial(coroutine), None, "send"),
+        *(asynchronous_generator, generator, functools.partial(generator), None, "send"),
         classmethod(lambda cls: None),
     ],
 )
-def test_what_is_no_plain_function_is_refused_when_it_is_wrapped(function: Any) -> None:
-    with pytest.raises(ConfigurationError, match="retrying wraps a plain function"):
+def test_what_is_no_function_that_sends_is_refused_when_it_is_wrapped(function: Any) -> None:
+    with pytest.raises(ConfigurationError, match="retrying wraps a function that sends"):
         retrying()(function)
 
 
@@ -409,3 +412,92 @@ def test_both_ends_can_be_caught_as_one() -> None:
     assert ended(retrying()(Answers(TimeoutError())))
     assert ended(retrying(judge=lambda result: WRONG_NUMBER)(Answers("x")))
     assert not ended(retrying()(Answers("x")))
+
+
+# In a running loop
+
+
+def waiting_on(clock: FakeClock) -> Callable[[float], Coroutine[Any, Any, None]]:
+    async def sleep(seconds: float) -> None:
+        clock.sleep(seconds)
+
+    return sleep
+
+
+def test_in_a_loop_a_message_waits_on_the_schedule_and_returns_the_very_receipt() -> None:
+    clock = FakeClock()
+    dispatcher = AsyncDispatcher(AwaitedAsking(ScriptedSender([BUSY, BUSY, RECEIPT], clock=clock)), clock=clock)
+    assert asyncio.run(send_with_retry_async(dispatcher, MESSAGE, sleep=waiting_on(clock))) is RECEIPT
+    assert clock.sleeps == [2.0, 4.0]
+
+
+@given(policy=policies(jitters=st.just(Jitter.NONE), limits=False))
+def test_in_a_loop_the_waits_of_an_endless_failure_are_the_schedule(policy: RetryPolicy) -> None:
+    clock = FakeClock()
+    sender = AwaitedAsking(ScriptedSender([BUSY], clock=clock, repeat=True))
+    dispatcher = AsyncDispatcher(sender, policy=policy, clock=clock)
+    with pytest.raises(SendFailed):
+        asyncio.run(send_with_retry_async(dispatcher, MESSAGE, sleep=waiting_on(clock)))
+    assert tuple(clock.sleeps) == policy.schedule(FailureKind.RATE_LIMITED)
+
+
+def test_a_coroutine_function_is_called_again_and_its_result_returned() -> None:
+    clock = FakeClock()
+    calls: list[str] = []
+
+    @retrying(sleep=waiting_on(clock), judge=lambda result: BUSY if result == "busy" else None)
+    async def send(number: str, *, text: str) -> str:
+        """Send one text."""
+        calls.append(f"{number}: {text}")
+        await asyncio.sleep(0)
+        return "busy" if len(calls) < 3 else "sent"
+
+    assert inspect.iscoroutinefunction(send)
+    assert send.__doc__ == "Send one text."
+    assert asyncio.run(send("+15005550006", text="hello")) == "sent"
+    assert calls == ["+15005550006: hello"] * 3
+    assert clock.sleeps == [2.0, 4.0]
+
+
+def test_a_coroutine_function_keeps_its_own_exception_as_the_cause() -> None:
+    @retrying(sleep=waiting_on(FakeClock()))
+    async def send() -> None:
+        raise ConnectionRefusedError
+
+    with pytest.raises(SendFailed) as caught:
+        asyncio.run(send())
+    assert isinstance(caught.value.__cause__, ConnectionRefusedError)
+    assert caught.value.attempts == 4
+
+
+def test_a_coroutine_function_that_is_canceled_is_not_called_again() -> None:
+    calls: list[int] = []
+
+    @retrying()
+    async def send() -> None:
+        calls.append(1)
+        await asyncio.Event().wait()
+
+    async def run() -> None:
+        sending = asyncio.ensure_future(send())
+        await asyncio.sleep(0)
+        sending.cancel()
+        await sending
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(run())
+    assert calls == [1]
+
+
+def test_in_a_loop_a_message_that_is_canceled_while_it_waits_is_sent_no_more() -> None:
+    sender = ScriptedSender([BUSY], repeat=True)
+
+    async def run() -> None:
+        sending = asyncio.ensure_future(send_with_retry_async(AsyncDispatcher(AwaitedAsking(sender)), MESSAGE))
+        await asyncio.sleep(0)
+        sending.cancel()
+        await sending
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(run())
+    assert len(sender.sent) == 1

@@ -1,4 +1,7 @@
-"""Send from plain code: one message in a loop that sleeps, or any function that an application has already."""
+"""Send from plain code: one message in a loop that sleeps, or any function that an application has already.
+
+Each of the two comes plain and async.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +18,17 @@ from typing import Any, Final, Never, ParamSpec, TypeVar, assert_never, cast
 from smsretry.core.classify import classify_error
 from smsretry.core.failure import Failure, FailureKind
 from smsretry.core.message import Message, Receipt
-from smsretry.core.outcome import Accepted, AttemptState, Deferred, GaveUp, RetryAfter
+from smsretry.core.outcome import Accepted, AttemptState, Deferred, GaveUp, Outcome, RetryAfter
 from smsretry.core.policy import RetryPolicy
-from smsretry.dispatcher import Dispatcher, new_id
+from smsretry.dispatcher import AsyncDispatcher, Dispatcher, new_id
 from smsretry.errors import ConfigurationError, ProviderError, not_accepted
-from smsretry.ports import AnalyticsSink, Classifier
+from smsretry.ports import AnalyticsSink, AsyncAnalyticsSink, Classifier
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 _NEW: Final = AttemptState()
-_NOT_PLAIN: Final = (inspect.iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction)
+_NOT_SENDING: Final = (inspect.isasyncgenfunction, inspect.isgeneratorfunction)
 
 
 def send_with_retry(
@@ -40,68 +43,116 @@ def send_with_retry(
     It may sleep for long: 14 seconds in all by default, but 10.6 hours where the sender's queue at the provider is full
     (Twilio's 21611). Give the message a ``send_before``, or the policy a limit for `FailureKind.QUEUE_FULL`.
     """
-    if message.id is None:
-        message = message.with_id(new_id())
-    state = _NEW
+    message, state = _named(message), _NEW
     while True:
-        outcome = dispatcher.attempt(message, state)
-        match outcome:
-            case Accepted():
-                return outcome.receipt
-            case RetryAfter() | Deferred():
-                state = outcome.state
-                sleep(outcome.delay_s)
-            case GaveUp():
-                try:
-                    raise not_accepted(str(message.id), outcome) from outcome.cause
-                finally:
-                    del outcome  # its cause holds this frame: the two would keep each other alive
-            case _ as unreachable:
-                assert_never(unreachable)
+        following = _following(message, dispatcher.attempt(message, state))
+        if isinstance(following, Receipt):
+            return following
+        state = following.state
+        sleep(following.delay_s)
+
+
+async def send_with_retry_async(
+    dispatcher: AsyncDispatcher, message: Message, *, sleep: Callable[[float], Awaitable[object]] | None = None
+) -> Receipt:
+    """Send ``message`` as `send_with_retry` does, in a running loop; ``sleep`` is ``asyncio.sleep`` by default."""
+    message, state, sleep = _named(message), _NEW, sleep or _loop_sleep()
+    while True:
+        following = _following(message, await dispatcher.attempt(message, state))
+        if isinstance(following, Receipt):
+            return following
+        state = following.state
+        await sleep(following.delay_s)
+
+
+def _named(message: Message) -> Message:
+    return message.with_id(new_id()) if message.id is None else message
+
+
+def _following(message: Message, outcome: Outcome) -> Receipt | RetryAfter | Deferred:
+    """Return what ``outcome`` leads to, or raise the end.
+
+    The loops above keep no outcome in a variable: its cause holds their frames, so that the two would never go away.
+    """
+    match outcome:
+        case Accepted(receipt):
+            return receipt
+        case RetryAfter() | Deferred():
+            return outcome
+        case GaveUp():
+            raise not_accepted(str(message.id), outcome) from outcome.cause
+        case _ as unreachable:
+            assert_never(unreachable)
+
+
+def _loop_sleep() -> Callable[[float], Awaitable[object]]:
+    import asyncio  # only whoever runs a loop pays for it
+
+    return asyncio.sleep
 
 
 def retrying(
     *bare: Never,
     policy: RetryPolicy = RetryPolicy(),  # noqa: B008  # a frozen value
     classify: Classifier = classify_error,
-    sink: AnalyticsSink | Iterable[AnalyticsSink] = (),
-    sleep: Callable[[float], object] = time.sleep,
+    sink: AnalyticsSink | AsyncAnalyticsSink | Iterable[AnalyticsSink | AsyncAnalyticsSink] = (),
+    sleep: Callable[[float], Any] | None = None,
     judge: Callable[[Any], Failure | None] | None = None,
     draw: Callable[[], float] = random.random,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Wrap a function that sends one text, so that it is called again as ``policy`` says.
+    """Wrap a function that sends one text, plain or async, so that it is called again as ``policy`` says.
 
     ``classify`` says what an exception of it means; by default one that nobody listed may have been sent, and a text
     that may have been sent is not sent again (`smsretry.SendUnknown`). ``judge`` serves functions that return a failure
     instead of raising it: it gets what was returned and says which `Failure` it is, or None where it was sent. Where
-    it raises, the text may have been sent.
+    it raises, the text may have been sent. ``sleep`` is ``time.sleep``, or ``asyncio.sleep`` for a coroutine function.
 
     The wrapped function raises `smsretry.NotAccepted` where the text has ended, with its own exception as its
     ``__cause__``. Calls share nothing, so it may be called from many threads. Raises `smsretry.ConfigurationError`
-    where what is wrapped is no plain function, and where the parentheses are missing: write ``@retrying()``.
+    where what is wrapped is no function that sends, and where the parentheses are missing: write ``@retrying()``.
     """
     if bare:
         raise ConfigurationError("retrying was given a function without parentheses. Write @retrying() above it.")
-    dispatcher = Dispatcher(_Callable(judge), policy=policy, classify=classify, sink=sink, draw=draw)
+    parts: dict[str, Any] = {"policy": policy, "classify": classify, "sink": sink, "draw": draw}
+    AsyncDispatcher(_AsyncCallable(judge), **parts)  # which refuses what neither could use
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         _check_plain(function)
-
-        @functools.wraps(function)
-        def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-            call = _Call(functools.partial(function, *args, **kwargs))
-            send_with_retry(dispatcher, cast("Message", call), sleep=sleep)
-            return cast("R", call.result)
-
-        return wrapper
+        if inspect.iscoroutinefunction(function):
+            wrapped: Any = _wrapped_async(function, AsyncDispatcher(_AsyncCallable(judge), **parts), sleep)
+        else:
+            wrapped = _wrapped(function, Dispatcher(_Callable(judge), **parts), sleep or time.sleep)
+        return cast("Callable[P, R]", wrapped)
 
     return decorate
 
 
+def _wrapped(function: Callable[P, R], dispatcher: Dispatcher, sleep: Callable[[float], Any]) -> Callable[P, R]:
+    @functools.wraps(function)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        call = _Call(functools.partial(function, *args, **kwargs))
+        send_with_retry(dispatcher, cast("Message", call), sleep=sleep)
+        return cast("R", call.result)
+
+    return wrapper
+
+
+def _wrapped_async(
+    function: Callable[P, Coroutine[Any, Any, R]], dispatcher: AsyncDispatcher, sleep: Callable[[float], Any] | None
+) -> Callable[P, Coroutine[Any, Any, R]]:
+    @functools.wraps(function)
+    async def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        call = _Call(functools.partial(function, *args, **kwargs))
+        await send_with_retry_async(dispatcher, cast("Message", call), sleep=sleep)
+        return cast("R", call.result)
+
+    return wrapper
+
+
 def _check_plain(function: object) -> None:
-    if not callable(function) or any(is_of_kind(function) for is_of_kind in _NOT_PLAIN):
+    if not callable(function) or any(is_of_kind(function) for is_of_kind in _NOT_SENDING):
         name = getattr(function, "__qualname__", type(function).__name__)
-        msg = f"retrying wraps a plain function that sends one text and returns, got {name}. Wrap one that is called."
+        msg = f"retrying wraps a function that sends one text and returns, got {name}. Wrap one that is called."
         raise ConfigurationError(msg)
 
 
@@ -117,15 +168,14 @@ class _Call:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
-class _Callable:
+class _Judging:
     """Be the sender of all calls of a wrapped function; each brings what it calls and keeps what came back."""
 
     def __init__(self, judge: Callable[[Any], Failure | None] | None) -> None:
         self._judge = judge
 
-    def send(self, message: Message, /) -> Receipt:
-        call = cast("_Call", message)
-        call.result = result = call.run()
+    def _receipt(self, call: _Call, result: object) -> Receipt:
+        call.result = result
         _check_done(result)
         failure, receipt = self._judged(result)
         if failure is not None:
@@ -144,12 +194,26 @@ class _Callable:
         return failure, receipt
 
 
+class _Callable(_Judging):
+    def send(self, message: Message, /) -> Receipt:
+        call = cast("_Call", message)
+        return self._receipt(call, call.run())
+
+
+class _AsyncCallable(_Judging):
+    async def send(self, message: Message, /) -> Receipt:
+        call = cast("_Call", message)
+        return self._receipt(call, await call.run())
+
+
 def _check_done(result: object) -> None:
     """Raise where ``result`` only promises to send, so that nobody takes it for sent."""
     if isinstance(result, (Coroutine, Generator)):
         result.close()  # nothing of it ran
         what = type(result).__name__
-        raise ConfigurationError(f"retrying wraps a plain function, got one that returns a {what}: nothing was sent.")
+        raise ConfigurationError(
+            f"retrying wraps a function that sends, got one that returns a {what}: nothing was sent."
+        )
     if isinstance(result, (Awaitable, Future)):
         raise _lost(f"the function returned a {type(result).__qualname__}: wrap one that waits for the answer")
 

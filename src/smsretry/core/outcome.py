@@ -199,11 +199,15 @@ class RetryAfter:
 
 @dataclass(frozen=True, slots=True)
 class Deferred:
-    """Call again in ``delay_s`` seconds with ``state``; no attempt was made and no retry is used up."""
+    """Call again in ``delay_s`` seconds with ``state``; no attempt was made and no retry is used up.
+
+    ``failure`` is set where the account is on hold: what the provider says of it.
+    """
 
     delay_s: float
     reason: DeferReason
     state: AttemptState
+    failure: Failure | None = None
 
 
 Outcome = Accepted | RetryAfter | Deferred | GaveUp

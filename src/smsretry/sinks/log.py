@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Final
+from typing import ClassVar, Final
 
 from smsretry.core.events import Event, MessageAccepted, MessageDeferred, MessageFailed, RetryScheduled
 from smsretry.core.failure import Failure
@@ -19,6 +19,9 @@ _LEVELS: Final[Mapping[type[Event], int]] = {
 
 class LogSink:
     """Log events to ``logger`` (by default ``smsretry.events``); the whole event is in ``extra["smsretry"]``."""
+
+    blocks: ClassVar[bool] = False
+    """It may be called in a running loop, as logging is."""
 
     def __init__(self, logger: logging.Logger | None = None) -> None:
         self._logger = logger or logging.getLogger("smsretry.events")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import ClassVar, Final
 
 from smsretry.core.events import Event
 from smsretry.core.failure import Failure
@@ -102,6 +102,8 @@ class ScriptedSender:
 
 class RecordingSink:
     """Keep every event in ``events``, in order."""
+
+    blocks: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self.events: list[Event] = []
