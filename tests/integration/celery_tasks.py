@@ -61,7 +61,7 @@ def remind(self: Any, customer_id: str, answers: list[str]) -> str:
 
 
 # Without a delay the end of Celery's last run may be overwritten by the RETRY of the run before it.
-@app.task(bind=True, name="texts.autoretry", autoretry_for=(Exception,), max_retries=1, default_retry_delay=0.5)
+@app.task(bind=True, name="texts.autoretry", autoretry_for=(Exception,), max_retries=1, default_retry_delay=1)
 def autoretry(self: Any, message: dict[str, Any]) -> str:
     return deliver(self, quick, Message.from_dict(message)).provider_id
 
