@@ -91,7 +91,7 @@ class _Shell(Generic[SenderT, SinkT, JournalT]):
         # A runtime check of the Protocol would cost more than an attempt.
         asks = callable(getattr(sender, "find", None))
         self._judge = Judge(policy=policy, classify=classify, asks=asks, draw=draw)
-        self._sinks: tuple[SinkT, ...] = checked_sinks(sink, is_async=self._is_async)
+        self._sinks: tuple[SinkT, ...] = self._seated(checked_sinks(sink, is_async=self._is_async))
         self._journaled = None if journal is None else self._under_a_journal(elapsed)
 
     @property
@@ -121,11 +121,10 @@ class _Shell(Generic[SenderT, SinkT, JournalT]):
             elapsed=elapsed or since_boot,
         )
 
-    @property
-    def _others(self) -> tuple[SinkT, ...]:
-        """Return the sinks but the journal, which writes what it is told itself."""
+    def _seated(self, sinks: tuple[SinkT, ...]) -> tuple[SinkT, ...]:
+        """Return the sinks that are told of an attempt: not the journal, which writes that itself."""
         own: object = self.journal
-        return tuple(sink for sink in self._sinks if sink is not own)
+        return tuple(sink for sink in sinks if sink is not own)
 
 
 class Dispatcher(_Shell[SMSSender, AnalyticsSink, Journal]):
@@ -212,7 +211,7 @@ class Dispatcher(_Shell[SMSSender, AnalyticsSink, Journal]):
 
     def _told_what_came(self, attempted: Attempted) -> Outcome:
         if attempted.event is not None:
-            self._tell(attempted.event, self._others)
+            self._tell(attempted.event, self._sinks)
         return attempted.outcome
 
     def _tell(self, event: Event, sinks: Iterable[AnalyticsSink]) -> None:
@@ -227,13 +226,23 @@ class AsyncDispatcher(_Shell[AsyncSMSSender, AnalyticsSink | AsyncAnalyticsSink,
     """Send messages through an async ``sender``, one attempt a call: `Dispatcher` for code that runs in a loop.
 
     Everything is as it is there. What blocks is kept out of the loop: a sink or journal whose verbs are coroutine
-    functions is awaited, one with ``blocks = False`` is called in the loop, and any other runs in a thread.
+    functions is awaited, one with ``blocks = False`` is called in the loop, and any other runs in a thread. One with a
+    method ``in_loop()``, such as `smsretry.store.SQLStore`, is asked for its form that is awaited.
 
     Where the task is canceled, the attempt ends at once: what was on its way may have been sent. With a journal the
     message stays in doubt there, until its lease ends and it is looked up.
     """
 
     _is_async = True
+
+    def _seated(
+        self, sinks: tuple[AnalyticsSink | AsyncAnalyticsSink, ...]
+    ) -> tuple[AnalyticsSink | AsyncAnalyticsSink, ...]:
+        return tuple(_in_loop(sink) for sink in super()._seated(sinks))
+
+    @functools.cached_property
+    def _asked(self) -> Journal | AsyncJournal:
+        return _in_loop(cast("Journal | AsyncJournal", self.journal))
 
     async def attempt(self, message: Message, state: AttemptState = _NEW, *, rerun: bool = False) -> Outcome:
         """Make the next attempt of ``message``: see `Dispatcher.attempt`."""
@@ -279,9 +288,8 @@ class AsyncDispatcher(_Shell[AsyncSMSSender, AnalyticsSink | AsyncAnalyticsSink,
                 asks = cast("AsyncCanLookUp", self._sender)
                 return await asks.find(step.message, since=step.since, exclude=step.exclude)
             case Ask(question):
-                return await _answer(
-                    question, cast("Journal", self.journal), in_loop=runs_in_loop(self.journal, "begin")
-                )
+                journal = cast("Journal", self._asked)
+                return await _answer(question, journal, in_loop=runs_in_loop(journal, "begin"))
             case _ as unreachable:
                 assert_never(unreachable)
 
@@ -299,7 +307,7 @@ class AsyncDispatcher(_Shell[AsyncSMSSender, AnalyticsSink | AsyncAnalyticsSink,
 
     async def _told_what_came(self, attempted: Attempted) -> Outcome:
         if attempted.event is not None:
-            await self._tell(attempted.event, self._others)
+            await self._tell(attempted.event, self._sinks)
         return attempted.outcome
 
     async def _tell(self, event: Event, sinks: Iterable[AnalyticsSink | AsyncAnalyticsSink]) -> None:
@@ -318,6 +326,12 @@ async def _answer(ask: Callable[[T], Any], value: T, *, in_loop: bool) -> Any:
         return await asyncio.to_thread(ask, value)
     answer = ask(value)
     return await answer if isinstance(answer, Awaitable) else answer
+
+
+def _in_loop(part: T) -> T:
+    """Return the form of ``part`` that is awaited, where it has one."""
+    in_loop = getattr(part, "in_loop", None)
+    return cast("T", in_loop()) if callable(in_loop) else part
 
 
 def _named(message: Message, state: AttemptState) -> tuple[Message, AttemptState]:

@@ -8,7 +8,7 @@ Every journal runs these functions under its own lock, with its own clock.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, assert_never
 
@@ -26,11 +26,14 @@ _LATEST_NONCES: Final = 3
 """How many begins whose answer was lost are remembered beside the first of them."""
 
 
+_NEW: Final = AttemptState()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
     """Hold what a journal keeps of one message; times are by the journal's clock."""
 
-    state: AttemptState = field(default_factory=AttemptState)
+    state: AttemptState = _NEW
     epoch: int = 0
     """How many claims there were: 0 for a message that was only planned."""
     nonce: str | None = None
@@ -286,7 +289,7 @@ def _closed(entry: Entry) -> Entry:
 
 def _adopted(hint: AttemptState, planned: AttemptState) -> AttemptState:
     """Return the state of a message that was never begun here: what came with it, and when it was planned for."""
-    if hint == AttemptState():
+    if hint is _NEW or hint == _NEW:
         return planned
     return replace(
         hint,

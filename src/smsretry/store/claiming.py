@@ -60,13 +60,13 @@ class Claims:
         self._database = database
         self._writer = writer
         self._keep_bodies = keep_bodies
-        self._insert = database.insert(schema.messages).on_conflict_do_nothing(index_elements=["id"])
+        self.insert = database.insert(schema.messages).on_conflict_do_nothing(index_elements=["id"])
         known = schema.messages.c
         self._known = sa.select(known.id, known.state, known.recipient, known.fingerprint, known.body).where(
             known.id.in_(sa.bindparam("ids", expanding=True))
         )
-        self._look = _look_statement(schema)
-        self._lock = _lock_statement(schema)
+        self.look = look_statement(schema)
+        self.lock = _lock_statement(schema)
 
     def begin(
         self,
@@ -77,9 +77,10 @@ class Claims:
         account: str,
         most_deferred_s: float,
         rerun: bool,
+        prints: Fingerprints | None = None,
     ) -> Begun:
         """Claim the next attempt of ``message``, or say why not."""
-        prints = Fingerprints.of(message, self._database.secret(connection))
+        prints = prints or Fingerprints.of(message, self._database.secret(connection))
         wanted = _Begin(
             message=message,
             prints=prints,
@@ -91,7 +92,7 @@ class Claims:
         self._lock_recipient(connection, prints)
         keys = {"key": message.id, "account": account, "text": prints.text}
         while True:  # twice at most, where another one writes the row between the look and the insert
-            found = connection.execute(self._look, keys).one()
+            found = connection.execute(self.look, keys).one()
             first = self._first(found, message, prints, rerun=rerun)
             after, answer = self._decided(connection, found, wanted, first)
             if self._kept(connection, found, wanted, after, granted=isinstance(answer, Claim)):
@@ -175,7 +176,7 @@ class Claims:
         wanted = [(message, Fingerprints.of(message, secret)) for message in messages]
         firsts = {str(message.id): (message, prints) for message, prints in reversed(wanted)}
         rows = [self._planned(*firsts[name], Entry(), now) | {"due": due} for name in sorted(firsts)]
-        new = set(connection.scalars(self._insert.returning(self._messages.c.id), rows))
+        new = set(connection.scalars(self.insert.returning(self._messages.c.id), rows))
         known = {row.id: row for row in connection.execute(self._known, {"ids": sorted(firsts.keys() - new)})}
         for message, prints in wanted:
             row = known.get(message.id)
@@ -218,7 +219,7 @@ class Claims:
 
     def _locked(self, connection: sa.Connection, message_id: str) -> Any:
         """Return the row of a message, locked, with the moment ``now``; None where there is none."""
-        return connection.execute(self._lock, {"key": message_id}).one_or_none()
+        return connection.execute(self.lock, {"key": message_id}).one_or_none()
 
     def _decided(
         self, connection: sa.Connection, found: Any, wanted: _Begin, first: Message
@@ -258,7 +259,7 @@ class Claims:
 
     def _added(self, connection: sa.Connection, wanted: _Begin, entry: Entry, now: datetime) -> bool:
         row = self._planned(wanted.message, wanted.prints, entry, now)
-        if connection.execute(self._insert, row, execution_options=_COUNT_ROWS).rowcount != 1:
+        if connection.execute(self.insert, row, execution_options=_COUNT_ROWS).rowcount != 1:
             return False
         self._count_planned(connection, [wanted.message])
         return True
@@ -353,38 +354,60 @@ def _lock_statement(schema: Schema) -> sa.Select[Any]:
     return sa.select(_locked_row(schema), DatabaseNow().label("now"))
 
 
-def _locked_row(schema: Schema) -> sa.CTE:
+def read_columns(schema: Schema) -> list[sa.Column[Any]]:
     """Return what the journal reads of a message; every column costs time, and the rest is written only."""
-    messages = schema.messages
-    read = [column for column in messages.c if column.name not in _NEVER_READ]
-    return sa.select(*read).where(messages.c.id == sa.bindparam("key")).with_for_update().cte("locked")
+    return [column for column in schema.messages.c if column.name not in _NEVER_READ]
 
 
-def _look_statement(schema: Schema) -> sa.Select[Any]:
+def _locked_row(schema: Schema) -> sa.CTE:
+    key = schema.messages.c.id == sa.bindparam("key")
+    return sa.select(*read_columns(schema)).where(key).with_for_update().cte("locked")
+
+
+def look_statement(schema: Schema) -> sa.Select[Any]:
     """Return all that a begin must know: always one row, without an ``id`` where the message is not known.
 
     ``like_until`` is set where another open message has the same recipient and text, and the account's hold is there.
     """
-    messages, holds = schema.messages, schema.holds
     locked = _locked_row(schema)
-    other = messages.alias("other")
+    like = _like_until(schema, locked.c.fingerprint, sa.bindparam("text"), sa.bindparam("key"))
+    always = sa.select(sa.literal(1).label("one")).subquery("always")
+    looked = sa.select(locked, DatabaseNow().label("now"), like, *_hold(schema))
+    return _with_hold(schema, looked, always.outerjoin(locked, sa.true()))
+
+
+def look_at_all_statement(schema: Schema) -> sa.Select[Any]:
+    """Return the same for all messages in ``asked``, a JSON array of pairs of id and text; ``asked_id`` tells which.
+
+    In the words of SQLite, where no row needs a lock.
+    """
+    messages = schema.messages
+    asked = sa.func.json_each(sa.bindparam("asked")).table_valued("value")
+    key, text = (sa.func.json_extract(asked.c.value, place) for place in ("$[0]", "$[1]"))
+    like = _like_until(schema, messages.c.fingerprint, text, key)
+    looked = sa.select(*read_columns(schema), DatabaseNow().label("now"), like, *_hold(schema), key.label("asked_id"))
+    return _with_hold(schema, looked, asked.outerjoin(messages, messages.c.id == key))
+
+
+def _like_until(schema: Schema, known: Any, text: Any, key: Any) -> Any:
+    other = schema.messages.alias("other")
     at_work = other.c.claimed_until.is_not(None) | other.c.sending_since.is_not(None) | other.c.doubt_since.is_not(None)
-    text = sa.func.coalesce(locked.c.fingerprint, sa.bindparam("text"))
-    like = (
+    return (
         sa.select(sa.func.coalesce(other.c.claimed_until, other.c.due, other.c.decided_at))
-        .where(other.c.fingerprint == text, other.c.state == _PENDING.value, other.c.id != sa.bindparam("key"))
-        .where(at_work)
+        .where(other.c.fingerprint == sa.func.coalesce(known, text), other.c.state == _PENDING.value)
+        .where(other.c.id != key, at_work)
         .limit(1)
         .scalar_subquery()
+        .label("like_until")
     )
-    hold = (holds.c.failure.label("hold_failure"), holds.c.next_probe.label("hold_until"))
-    always = sa.select(sa.literal(1).label("one")).subquery("always")
-    return (
-        sa.select(locked, DatabaseNow().label("now"), like.label("like_until"), *hold)
-        .select_from(always)
-        .outerjoin(locked, sa.true())
-        .outerjoin(holds, holds.c.account == sa.bindparam("account"))
-    )
+
+
+def _hold(schema: Schema) -> tuple[Any, ...]:
+    return schema.holds.c.failure.label("hold_failure"), schema.holds.c.next_probe.label("hold_until")
+
+
+def _with_hold(schema: Schema, looked: sa.Select[Any], rows: Any) -> sa.Select[Any]:
+    return looked.select_from(rows.outerjoin(schema.holds, schema.holds.c.account == sa.bindparam("account")))
 
 
 def _check_like(message: Message, prints: Fingerprints, first: Fingerprints) -> None:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import re
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Self
@@ -44,6 +45,18 @@ _RESERVED: Final = ("sqlite_", "pg_")
 _BIG_KEY: Final = sa.BigInteger().with_variant(sa.Integer(), "sqlite")  # SQLite counts up INTEGER keys only
 
 
+def _in_utc(value: datetime) -> datetime:
+    if value.utcoffset() is None:
+        msg = f"A time must be aware, got {value!r}. Use datetime.now(UTC)."
+        raise ValueError(msg)
+    return value.astimezone(UTC)
+
+
+def _sqlite_text(value: datetime | None) -> str | None:
+    """Return ``value`` as SQLAlchemy writes it into SQLite."""
+    return None if value is None else _in_utc(value).replace(tzinfo=None).isoformat(" ", "microseconds")
+
+
 class UtcDateTime(TypeDecorator[datetime]):
     """Store an aware datetime as UTC and give it back as aware UTC, in SQLite too, where it sorts as text."""
 
@@ -53,12 +66,11 @@ class UtcDateTime(TypeDecorator[datetime]):
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Turn ``value`` into UTC; raise ValueError for a naive one."""
         del dialect
-        if value is None:
-            return None
-        if value.utcoffset() is None:
-            msg = f"A time must be aware, got {value!r}. Use datetime.now(UTC)."
-            raise ValueError(msg)
-        return value.astimezone(UTC)
+        return None if value is None else _in_utc(value)
+
+    def bind_processor(self, dialect: Dialect) -> Callable[[datetime | None], Any] | None:
+        """Write SQLite's text in one step: an attempt binds twenty times."""
+        return _sqlite_text if dialect.name == "sqlite" else super().bind_processor(dialect)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Return ``value`` as aware UTC."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, TextIO
+from typing import TYPE_CHECKING, Any, Final, Self, TextIO
 
 import sqlalchemy as sa
 
@@ -21,11 +21,15 @@ from smsretry.errors import InvalidMessage
 from smsretry.store import reading
 from smsretry.store.claiming import Claims, in_batches
 from smsretry.store.database import Database
+from smsretry.store.gathering import Statements
 from smsretry.store.moves import fact_of, fact_of_skip
 from smsretry.store.records import AttemptRecord, CampaignSummary, MessageRecord, Purged, ReasonCount
 from smsretry.store.recovery import GRACE_S, Overdue, Recovered, Recovery, Requeue, recover
 from smsretry.store.schema import Schema
 from smsretry.store.writing import Writer
+
+if TYPE_CHECKING:
+    from smsretry.store.in_loop import InLoop
 
 BUSY_TIMEOUT_S: Final = 30.0
 """How long a writer waits for the others at a SQLite file, unless told otherwise."""
@@ -126,6 +130,15 @@ class SQLStore:
         asked = Asked(hint=hint, nonce=nonce, lease_s=lease_s)
         options: dict[str, Any] = {"account": account, "most_deferred_s": most_deferred_s, "rerun": rerun}
         return self._database.write(lambda connection: self._claims.begin(connection, message, asked, **options))
+
+    def in_loop(self) -> InLoop:
+        """Return the same journal and sink for an `smsretry.AsyncDispatcher`, which asks for it by itself.
+
+        It never blocks the loop, and writes together, in one transaction, what is asked at the same time.
+        """
+        from smsretry.store.in_loop import InLoop  # only whoever runs a loop pays for it
+
+        return InLoop(self._database, self._claims, self._writer, Statements(self._schema, self._claims, self._writer))
 
     def renew(self, claim: Claim, /, *, lease_s: float) -> bool:
         """Begin the lease anew, for a send; False where the claim is lost."""

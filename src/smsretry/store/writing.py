@@ -40,7 +40,7 @@ class Writer:
         messages, attempts = schema.messages, schema.attempts
         self._messages = messages
         self._attempts = attempts
-        self._add_attempt = database.insert(attempts).on_conflict_do_nothing(index_elements=["event_id"])
+        self.add_attempt = database.insert(attempts).on_conflict_do_nothing(index_elements=["event_id"])
         self._add_message = (
             database.insert(messages).values(changed_at=DatabaseNow()).on_conflict_do_nothing(index_elements=["id"])
         )
@@ -49,10 +49,10 @@ class Writer:
         self._lock_message = (
             sa.select(*standing, *times).where(messages.c.id == sa.bindparam("message_id")).with_for_update()
         )
-        self._change_message = (
+        self.change_message = (
             sa.update(messages).where(messages.c.id == sa.bindparam("message_id")).values(changed_at=DatabaseNow())
         )
-        self._count = _count_statement(schema.counters, database)
+        self.count_statement = _count_statement(schema.counters, database)
 
     def note(self, connection: sa.Connection, fact: Fact) -> None:
         """Write ``fact`` unless it was written before."""
@@ -79,7 +79,7 @@ class Writer:
 
     def change(self, connection: sa.Connection, message_id: str, columns: Mapping[str, Any]) -> None:
         """Change columns of a message."""
-        connection.execute(self._change_message, {"message_id": message_id, **columns})
+        connection.execute(self.change_message, {"message_id": message_id, **columns})
 
     def count(self, connection: sa.Connection, campaign: str, message_id: str, added: Mapping[str, int]) -> None:
         """Add to the counters of ``campaign`` that message ``message_id`` moves."""
@@ -89,7 +89,7 @@ class Writer:
         """Add to the counters of ``campaign`` in one of its shards."""
         if any(added.values()):
             every = dict.fromkeys(COUNTERS, 0) | dict(added)
-            connection.execute(self._count, {"campaign": campaign, "shard": shard, **every})
+            connection.execute(self.count_statement, {"campaign": campaign, "shard": shard, **every})
 
     def now(self, connection: sa.Connection) -> datetime:
         """Return the present moment by the database's clock."""
@@ -118,7 +118,7 @@ class Writer:
         return row["event_id"] if self._added(connection, row) else None
 
     def _added(self, connection: sa.Connection, row: dict[str, Any]) -> bool:
-        return connection.execute(self._add_attempt, row, execution_options=_COUNT_ROWS).rowcount == 1
+        return connection.execute(self.add_attempt, row, execution_options=_COUNT_ROWS).rowcount == 1
 
     def _provider_id_of(self, connection: sa.Connection, event_id: str) -> str | None:
         attempts = self._attempts
