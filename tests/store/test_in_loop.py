@@ -198,7 +198,7 @@ def test_a_begin_that_is_canceled_leaves_no_claim(file_store: SQLStore, stage: s
         canceled = second if stage == "waiting" else first
         answer: Any = canceled._fut_waiter  # type: ignore[attr-defined]
         while stage == "answered" and not answer.done():
-            await asyncio.sleep(0)  # noqa: ASYNC110  # it is canceled between the answer and the task that waits for it
+            await asyncio.sleep(0)  # it is canceled between the answer and the task that waits for it
         assert not canceled.done()
         canceled.cancel()
         with pytest.raises(asyncio.CancelledError):
