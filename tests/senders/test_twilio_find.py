@@ -14,8 +14,7 @@ from tests.senders.twilio_servers import ACCOUNT_SID, AUTH_TOKEN, FROM, SERVICE,
 from smsretry.core.message import Message, Receipt
 from smsretry.ports import CanLookUp, CannotTell, Found, LookUp, NotSeen
 from smsretry.senders.twilio import TwilioSender
-from smsretry.senders.twilio.lookup import TRIAL_PREFIX, ListedMessage, OwnSids
-from smsretry.senders.twilio.sender import MOST_PAGES
+from smsretry.senders.twilio.lookup import MOST_PAGES, TRIAL_PREFIX, ListedMessage, OwnSids
 from smsretry.testing import FakeClock, TwilioSimulator
 from smsretry.testing.simulator import FAULTS, Call, Fault, RateLimited, Refused, Reset, ServerError
 

@@ -12,6 +12,7 @@ from smsretry.core.message import Message
 from smsretry.errors import ConfigurationError
 from smsretry.senders.twilio.lookup import Sender
 
+API: Final = "2010-04-01"
 VARIABLES: Final[Mapping[str, str]] = {
     "account_sid": "TWILIO_ACCOUNT_SID",
     "auth_token": "TWILIO_AUTH_TOKEN",  # the name of a variable
@@ -89,6 +90,11 @@ class Account:
             base_url=settings.base_url.rstrip("/") if settings.base_url else None,
         )
 
+    @property
+    def messages_path(self) -> str:
+        """Return the path under which the account's messages are created and listed."""
+        return f"/{API}/Accounts/{self.account_sid}/Messages.json"
+
     def sender_of(self, message: Message) -> Sender:
         """Return the message's own sender, else the default; raise `ConfigurationError` where there is neither."""
         if message.sender_id is not None:
@@ -96,8 +102,8 @@ class Account:
         if self.sender is None:
             raise ConfigurationError(
                 "This message has no sender_id and the sender has no default. Pass from_number or "
-                "messaging_service_sid to TwilioSender, or set TWILIO_FROM_NUMBER or TWILIO_MESSAGING_SERVICE_SID "
-                "for TwilioSender.from_env()."
+                "messaging_service_sid to the sender, or set TWILIO_FROM_NUMBER or TWILIO_MESSAGING_SERVICE_SID "
+                "for its from_env()."
             )
         return self.sender
 

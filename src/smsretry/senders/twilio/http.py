@@ -5,7 +5,6 @@ Importing this needs the extra ``twilio``; `smsretry.senders.twilio.sender` does
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from time import monotonic
@@ -22,16 +21,13 @@ from twilio.rest import Client  # type: ignore[import-untyped]
 from twilio.rest.api.v2010.account.message import MessageList  # type: ignore[import-untyped]
 from urllib3 import Timeout
 
-from smsretry.core.failure import Failure, FailureKind
 from smsretry.core.mask import mask_numbers_in
-from smsretry.errors import ProviderError
+from smsretry.senders.twilio.create import created_in, kept_headers, masked_body, without_sid
 from smsretry.senders.twilio.deadline import POOLS
-from smsretry.senders.twilio_codes import PROVIDER
 
 __all__ = ["Client", "MessageList", "OneCall", "Pool", "TwilioException"]
 # MessageList is here to be loaded: the client would load it in the first call, for most of a second of its time.
 
-_KEPT_HEADERS: Final = ("Retry-After", "Date", "Twilio-Request-Id")
 _log: Final = logging.getLogger("smsretry.twilio")
 
 
@@ -60,7 +56,7 @@ class OneCall(HttpClient):  # type: ignore[misc]
         timeout: float | None = None,  # noqa: ARG002  # the deadline of the call holds
         allow_redirects: bool = False,  # noqa: ARG002, FBT001, FBT002  # none is followed
     ) -> Response:
-        """Make one request; raise `ProviderError` where a create succeeded without saying under which SID.
+        """Make one request; raise `smsretry.errors.ProviderError` where a create succeeded without naming a SID.
 
         Any other answer goes back to Twilio's client, the phone numbers of an error masked; network exceptions come
         through as requests raises them.
@@ -70,12 +66,12 @@ class OneCall(HttpClient):  # type: ignore[misc]
             raise ConnectTimeout("the time for this call was over before the request began")
         request = Request(method, uri, params=params, data=data, headers=headers, auth=auth)
         answer = self._pool.send(request, Timeout(connect=min(self._connect_s, left_s), total=left_s))
-        self.headers = {name: answer.headers[name] for name in _KEPT_HEADERS if name in answer.headers}
+        self.headers = kept_headers(answer.headers)
         status, text = answer.status_code, answer.text
         if not 200 <= status < 300:
             return Response(status, masked_body(text), self.headers)
-        if method == "POST" and not _has_sid(text):
-            raise ProviderError(_without_sid(status, self.headers))
+        if method == "POST" and created_in(text) is None:
+            raise without_sid(status, self.headers)
         return Response(status, text, self.headers)
 
 
@@ -104,41 +100,6 @@ class Pool:
     def close(self) -> None:
         """Close the idle connections."""
         self._adapter.close()
-
-
-def masked_body(text: str) -> str:
-    """Return the body of an error with phone numbers masked; JSON stays JSON."""
-    try:
-        return json.dumps(_masked(json.loads(text)))
-    except (ValueError, RecursionError):
-        return mask_numbers_in(text)
-
-
-def _masked(value: object) -> object:
-    match value:
-        case str():
-            return mask_numbers_in(value)
-        case list():
-            return [_masked(each) for each in value]
-        case dict():
-            return {mask_numbers_in(name): _masked(each) for name, each in value.items()}
-        case _:
-            return value
-
-
-def _has_sid(text: str) -> bool:
-    try:
-        created = json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    sid = created.get("sid") if isinstance(created, dict) else None
-    return isinstance(sid, str) and bool(sid)
-
-
-def _without_sid(status: int, headers: Mapping[str, str]) -> Failure:
-    request_id = headers.get("Twilio-Request-Id", "")
-    detail = f"HTTP {status} without a SID" + (f" [{request_id}]" if request_id.isalnum() else "")
-    return Failure.of(FailureKind.LOST_ANSWER, http_status=status, detail=detail, provider=PROVIDER)
 
 
 class _Adapter(HTTPAdapter):

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final, Self
+from typing import Any, Final, Self, TypeAlias
+from urllib.parse import urlencode
 
+from smsretry.core.failure import Failure, FailureKind
 from smsretry.core.http import http_date
 from smsretry.core.message import Message, Receipt
+from smsretry.errors import ProviderError
 from smsretry.ports import CannotTell, Found, LookUp, NotSeen
 from smsretry.senders.twilio_codes import PROVIDER
 
 TRIAL_PREFIX: Final = "Sent from your Twilio trial account - "
 """What Twilio puts before every text of a trial account."""
+PAGE_SIZE: Final = 1_000
+MOST_PAGES: Final = 20
+
+Listing: TypeAlias = Generator[str, tuple[int, str], LookUp]
+"""A look-up in steps: it yields the path and query of each page, gets its status and text, and returns the answer."""
 
 _NOT_BY_API: Final = frozenset({"inbound", "outbound-call", "outbound-reply"})
 
@@ -32,6 +41,12 @@ class Sender:
         """Tell the two apart: a messaging service's SID is MG and 32 hex digits, longer than any name."""
         is_service = sender_id.startswith("MG") and len(sender_id) == 34
         return cls(messaging_service_sid=sender_id) if is_service else cls(from_=sender_id)
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """Return what a create says of it."""
+        named = {"From": self.from_, "MessagingServiceSid": self.messaging_service_sid}
+        return {name: value for name, value in named.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +123,54 @@ def verdict(candidates: Iterable[ListedMessage], message: Message, sender: Sende
     return NotSeen(as_of)
 
 
+def look_up(
+    message: Message,
+    *,
+    messages_path: str,
+    sender: Sender | None,
+    own_sids: OwnSids,
+    since: datetime,
+    exclude: Collection[str],
+    as_of: datetime,
+) -> Listing:
+    """Say what Twilio's list at ``messages_path`` tells of ``message``, which went out at or after ``since`` if at all.
+
+    SIDs in ``exclude``, and those that ``own_sids`` binds to other messages, are passed over. Raises `ProviderError`
+    for a listing that is refused or does not end, and ValueError for what is none.
+    """
+    candidates: list[ListedMessage] = []
+    path = f"{messages_path}?{urlencode({'To': message.to, 'PageSize': PAGE_SIZE})}"
+    for _ in range(MOST_PAGES):
+        page = _page(*(yield path))
+        candidates += [
+            row
+            for row in map(ListedMessage.from_json, page["messages"])
+            if row.could_be(message, since=since)
+            and row.sid not in exclude
+            and not own_sids.is_anothers(row.sid, message.id)
+        ]
+        path = page["next_page_uri"]
+        if not path:
+            return own_sids.checked(verdict(candidates, message, sender, as_of), message.id)
+    raise _unsettled(f"the list of messages to this number has more than {MOST_PAGES} pages")
+
+
+def _page(status: int, text: str) -> dict[str, Any]:
+    """Return a page of a list; raise `ProviderError` for anything else."""
+    if status != 200:
+        raise _unsettled(f"Twilio answered the look-up with HTTP {status}")
+    page: Any = json.loads(text)
+    following = page.get("next_page_uri", "") if isinstance(page, dict) else ""
+    is_page = isinstance(page, dict) and isinstance(page.get("messages"), list) and "next_page_uri" in page
+    if not is_page or not (following is None or (isinstance(following, str) and following.startswith("/"))):
+        raise _unsettled("Twilio's answer to the look-up is no list of messages")
+    return dict(page)
+
+
+def _unsettled(why: str) -> ProviderError:
+    return ProviderError(Failure.of(FailureKind.OTHER, detail=why, provider=PROVIDER))
+
+
 class OwnSids:
     """Remember which message of this process holds which SID: at most ``most``, the oldest forgotten first."""
 
@@ -127,6 +190,12 @@ class OwnSids:
             while len(self._owners) > self._most:
                 self._owners.popitem(last=False)
         return is_free or (message_id is not None and owner == message_id)
+
+    def checked(self, answer: LookUp, message_id: str | None) -> LookUp:
+        """Return ``answer``, whose SID is then bound to the message; `CannotTell` where another may hold it."""
+        if isinstance(answer, Found) and not self.claim(answer.receipt.provider_id, message_id):
+            return CannotTell("another message may hold the only candidate")
+        return answer
 
     def is_anothers(self, sid: str, message_id: str | None) -> bool:
         """Say whether ``sid`` is surely bound to another message."""
