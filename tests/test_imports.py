@@ -50,6 +50,9 @@ MAY_KNOW = {
 THIRD_PARTY = {
     "smsretry": frozenset({"typing_extensions"}),
     "smsretry.senders.twilio": frozenset({"twilio", "requests", "urllib3", "typing_extensions"}),
+    "smsretry.senders.twilio.async_http": frozenset(
+        {"aiohttp", "multidict", "yarl", "twilio", "requests", "typing_extensions"}
+    ),
     "smsretry.adapters.celery": frozenset({"celery", "kombu", "billiard", "vine", "typing_extensions"}),
     "smsretry.store": frozenset({"sqlalchemy", "typing_extensions"}),
     "smsretry.cli": frozenset({"click", "rich", "celery", "kombu", "sqlalchemy", "typing_extensions"}),

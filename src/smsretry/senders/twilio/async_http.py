@@ -1,0 +1,280 @@
+"""Speak the Messages API over an aiohttp session that one loop of one process holds.
+
+Importing this needs the extra ``aio``; `smsretry.senders.twilio.async_sender` does it at the first send.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import ssl
+from base64 import b64encode
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlencode
+
+import aiohttp
+from aiohttp.payload import BytesPayload
+from multidict import CIMultiDict, CIMultiDictProxy
+from requests import Session as Requests
+from requests.utils import DEFAULT_CA_BUNDLE_PATH, prepend_scheme_if_needed, select_proxy
+from twilio.base.client_base import ClientBase  # type: ignore[import-untyped]
+from twilio.base.version import Version  # type: ignore[import-untyped]
+from twilio.http.response import Response  # type: ignore[import-untyped]
+from yarl import URL
+
+from smsretry.core.mask import mask_numbers_in
+from smsretry.errors import ConfigurationError
+from smsretry.ports import LookUp, check_before_writing_async
+from smsretry.senders.twilio.account import API, Account
+from smsretry.senders.twilio.create import created_in, kept_headers, masked_body, without_sid
+from smsretry.senders.twilio.lookup import Listing
+
+LONGEST_IDLE_S: Final = 30.0
+"""A connection idle for longer is not used again: servers close theirs after about a minute, and a create that meets
+the closing end cannot know whether it arrived."""
+
+_ROOT: Final = "https://api.twilio.com"
+_FORM: Final = "application/x-www-form-urlencoded"
+_QUIET_S: Final = 0.1
+"""After so long without a request the loop may have stood still, and does not know yet which connections have ended."""
+_NO_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None)
+"""The deadlines are ours: see `Session` and `_Connector`."""
+
+
+class Session:
+    """Hold up to ``max_connections`` connections for one account in the running loop; make none before a request.
+
+    A request is made once, no redirect is followed, and no cookie kept. The session ends with its loop, where that is
+    ended as `asyncio.run` does it, or by `close`.
+    """
+
+    def __init__(
+        self, account: Account, env: Mapping[str, str], *, max_connections: int, connect_s: float, idle_s: float
+    ) -> None:
+        self._account = account
+        self._loop = asyncio.get_running_loop()
+        self._last_used_s = 0.0
+        self._root = _root_of(account, env)
+        self._messages = self._root.join(URL(account.messages_path))
+        way = _Way.to(self._root)
+        headers = {
+            "Authorization": _basic(account.username, account.password),
+            "Accept": "application/json",
+            "Accept-Encoding": "gzip, deflate",
+            "User-Agent": "smsretry",
+        }
+        self._http = aiohttp.ClientSession(
+            connector=_Connector(
+                connect_s=connect_s, limit=max_connections, keepalive_timeout=idle_s, ssl=way.context or True
+            ),
+            request_class=_Request,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers=headers if way.is_tunnel else headers | way.proxy_headers,
+            proxy=way.proxy,
+            timeout=_NO_TIMEOUT,
+        )
+        # A GET whose connection broke would be made again.
+        self._http._retry_connection = False  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        self._proxy_headers = way.proxy_headers or None
+        self._keeper = _kept_until_its_end(self._http)
+
+    @property
+    def is_closed(self) -> bool:
+        """Say whether it can make no request any more."""
+        return self._http.closed
+
+    async def open(self) -> None:
+        """See to it that the session is closed with its loop."""
+        await anext(self._keeper)
+
+    async def close(self) -> None:
+        """Close all connections; a request that is on its way loses its answer."""
+        await self._keeper.aclose()
+
+    def abandon(self) -> None:
+        """Let go of what cannot be closed any more, because its loop was closed before it."""
+        closing = self._http.close()
+        with suppress(StopIteration):  # nothing is awaited where the loop is closed
+            closing.send(None)
+        closing.close()
+
+    async def create(self, fields: Mapping[str, Any], *, total_s: float) -> Mapping[str, Any]:
+        """Create a message with one POST in ``total_s`` seconds, and return what Twilio says of it.
+
+        Raises Twilio's exception for an answer that is a refusal, with the answer's ``headers``; what aiohttp raises;
+        and `smsretry.errors.ProviderError` for a success that names no SID.
+        """
+        form = _Form(urlencode(fields, doseq="MediaUrl" in fields).encode())
+        try:
+            async with asyncio.timeout(total_s):
+                answer, body = await self._answer("POST", self._messages, form)
+        except TimeoutError as error:
+            if form.is_leaving or isinstance(error, aiohttp.ClientError):
+                raise
+            raise aiohttp.ConnectionTimeoutError(
+                "the time for this call was over before it had a connection"
+            ) from error
+        if not 200 <= answer.status < 300:
+            raise self._refusal(answer.status, body, kept_headers(answer.headers))
+        created = created_in(body)
+        if created is None:
+            raise without_sid(answer.status, kept_headers(answer.headers))
+        return created
+
+    async def answered(self, listing: Listing, *, total_s: float) -> LookUp:
+        """Fetch what ``listing`` asks for, page by page, in ``total_s`` seconds, and return what it tells."""
+        async with asyncio.timeout(total_s):
+            try:
+                path = next(listing)
+                while True:
+                    answer, body = await self._answer("GET", self._root.join(URL(path, encoded=True)))
+                    path = listing.send((answer.status, body.decode("utf-8", "replace")))
+            except StopIteration as end:
+                found: LookUp = end.value
+                return found
+
+    async def _answer(self, method: str, url: URL, form: _Form | None = None) -> tuple[aiohttp.ClientResponse, bytes]:
+        if self._loop.time() - self._last_used_s > _QUIET_S:
+            await _turns(2)
+        try:
+            answer = await self._http.request(
+                method, url, data=form, allow_redirects=False, proxy_headers=self._proxy_headers
+            )
+            body = await answer.read()
+        except aiohttp.ClientResponseError as error:
+            unreadable = _without_secrets(error)
+        else:
+            self._last_used_s = self._loop.time()
+            return answer, body
+        raise unreadable
+
+    def _refusal(self, status: int, body: bytes, headers: dict[str, str]) -> Exception:
+        uri = self._account.messages_path.removeprefix(f"/{API}")
+        answer = Response(status, masked_body(body.decode("utf-8", "replace")))
+        error: Exception = Version.exception("POST", uri, answer, "Unable to create record")
+        error.headers = headers  # type: ignore[attr-defined]
+        return error
+
+
+async def _kept_until_its_end(session: aiohttp.ClientSession) -> AsyncGenerator[None]:
+    """Close ``session`` when this generator ends, as a loop ends all of its generators before it is closed."""
+    try:
+        yield
+    finally:
+        await session.close()
+
+
+async def _turns(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+class _Form(BytesPayload):
+    """Be the body of a create, and know whether it may have left."""
+
+    is_leaving = False
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data, content_type=_FORM)
+
+
+class _Request(aiohttp.ClientRequest):
+    async def send(self, conn: Any) -> aiohttp.ClientResponse:
+        """Write the request to a connection, while the message is ours to send."""
+        await check_before_writing_async()
+        if isinstance(self.body, _Form):
+            self.body.is_leaving = True
+        return await super().send(conn)
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Hold one deadline for connecting (name, every address, proxy, TLS), ``connect_s`` seconds."""
+
+    def __init__(self, *, connect_s: float, **options: Any) -> None:
+        super().__init__(**options)
+        self._connect_s = connect_s
+
+    async def _create_connection(self, req: Any, traces: Any, timeout: Any) -> Any:  # noqa: ASYNC109  # aiohttp's name
+        """Connect; whatever goes wrong on the way says that no request was sent."""
+        try:
+            async with asyncio.timeout(self._connect_s):
+                return await super()._create_connection(req, traces, timeout)
+        except (TimeoutError, aiohttp.ClientConnectorError, aiohttp.InvalidURL):
+            raise
+        except aiohttp.ClientHttpProxyError as error:
+            refused: Exception = _without_secrets(error)
+        except (aiohttp.ClientError, OSError, UnicodeError) as error:
+            why = OSError(errno.ECONNABORTED, f"connecting failed: {type(error).__name__}")
+            refused = aiohttp.ClientConnectorError(req.connection_key, why)
+        # Out here the first exception is no context of this one: of a request it would mean that it may have arrived.
+        raise refused
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Way:
+    """Hold how the environment wants an address to be reached: as any program that uses requests reads it."""
+
+    proxy: URL | None
+    proxy_headers: dict[str, str]
+    context: ssl.SSLContext | None
+    is_tunnel: bool
+
+    @classmethod
+    def to(cls, root: URL) -> _Way:
+        settings = Requests().merge_environment_settings(str(root), {}, None, None, None)
+        proxy = _proxy_of(select_proxy(str(root), settings["proxies"]))
+        speaks_tls = "https" in (root.scheme, proxy and proxy.scheme)
+        login = _basic(proxy.user or "", proxy.password or "") if proxy is not None and proxy.user else None
+        return cls(
+            proxy=proxy and proxy.with_user(None),
+            proxy_headers={"Proxy-Authorization": login} if login else {},
+            context=_context(settings["verify"]) if speaks_tls else None,
+            is_tunnel=root.scheme == "https",
+        )
+
+
+def _proxy_of(url: str | None) -> URL | None:
+    if not url:
+        return None
+    proxy = URL(prepend_scheme_if_needed(url, "http"))  # type: ignore[no-untyped-call]
+    if proxy.scheme not in {"http", "https"}:
+        raise ConfigurationError(
+            f"The proxy of the environment must be an http or https one, got {proxy.scheme}. Name another one, or send "
+            "with TwilioSender."
+        )
+    return proxy
+
+
+def _context(verify: object) -> ssl.SSLContext:
+    """Trust what requests would trust: the file or folder that the environment names, else its own bundle."""
+    trusted = verify if isinstance(verify, str) else DEFAULT_CA_BUNDLE_PATH
+    context = ssl.create_default_context(
+        cafile=None if os.path.isdir(trusted) else trusted,  # noqa: PTH112
+        capath=trusted if os.path.isdir(trusted) else None,  # noqa: PTH112
+    )
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def _root_of(account: Account, env: Mapping[str, str]) -> URL:
+    """Return where Twilio's API is: at the region and edge that the environment names, unless a base_url says it."""
+    if account.base_url:
+        return URL(account.base_url).with_user(None)
+    unused: Any = object()  # in place of a client of its own, which would be opened
+    client = ClientBase(account.username, account.password, http_client=unused, environment=dict(env))
+    return URL(client.get_hostname(_ROOT))
+
+
+def _basic(username: str, password: str) -> str:
+    return f"Basic {b64encode(f'{username}:{password}'.encode()).decode()}"
+
+
+def _without_secrets(error: aiohttp.ClientResponseError) -> aiohttp.ClientResponseError:
+    """Return ``error`` without the request's headers, which hold the credentials and are part of its repr."""
+    asked = error.request_info
+    bare = aiohttp.RequestInfo(asked.url, asked.method, CIMultiDictProxy(CIMultiDict()), asked.real_url)
+    return type(error)(bare, (), status=error.status, message=mask_numbers_in(error.message), headers=error.headers)
