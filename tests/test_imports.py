@@ -51,7 +51,7 @@ THIRD_PARTY = {
     "smsretry": frozenset({"typing_extensions"}),
     "smsretry.senders.twilio": frozenset({"twilio", "requests", "urllib3", "typing_extensions"}),
     "smsretry.senders.twilio.async_http": frozenset(
-        {"aiohttp", "multidict", "yarl", "twilio", "requests", "typing_extensions"}
+        {"aiohttp", "multidict", "yarl", "twilio", "requests", "urllib3", "typing_extensions"}
     ),
     "smsretry.adapters.celery": frozenset({"celery", "kombu", "billiard", "vine", "typing_extensions"}),
     "smsretry.store": frozenset({"sqlalchemy", "typing_extensions"}),

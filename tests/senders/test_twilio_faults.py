@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
 
+import aiohttp
 import pytest
 import requests
+from tests.senders.in_a_loop import NewSender, Sender
 from tests.senders.twilio_servers import (
     ACCOUNT_SID,
     AUTH_TOKEN,
@@ -29,6 +34,7 @@ from twilio.base.exceptions import TwilioRestException  # type: ignore[import-un
 from smsretry.core.failure import Failure, FailureKind
 from smsretry.core.message import Message, Receipt
 from smsretry.errors import ProviderError
+from smsretry.ports import CannotTell, NotSeen
 from smsretry.senders.twilio import TwilioSender
 from smsretry.testing.simulator import FAULTS, Fault, Hang, Part, Refused, Reset, Slow, TwilioSimulator
 
@@ -64,8 +70,9 @@ TIMED = {
 
 @pytest.fixture(scope="module")
 def warm() -> None:
-    """Load Twilio's client, so that its import is in nobody's time."""
+    """Load the clients, so that their import is in nobody's time."""
     __import__("smsretry.senders.twilio.http")
+    __import__("smsretry.senders.twilio.async_http")
 
 
 @pytest.fixture
@@ -74,18 +81,25 @@ def simulator(warm: None) -> Iterator[TwilioSimulator]:
         yield running
 
 
-def sender_to(url: str, *, timeout_s: float = TIMEOUT_S, connect_timeout_s: float = 3.0) -> TwilioSender:
-    return TwilioSender(
-        ACCOUNT_SID,
-        AUTH_TOKEN,
-        from_number=FROM,
-        base_url=url,
-        timeout_s=timeout_s,
-        connect_timeout_s=connect_timeout_s,
-    )
+SenderTo = Callable[..., Sender]
 
 
-def send(sender: TwilioSender) -> tuple[Receipt | Failure, float]:
+@pytest.fixture
+def sender_to(new_sender: NewSender) -> SenderTo:
+    def make(url: str, *, timeout_s: float = TIMEOUT_S, connect_timeout_s: float = 3.0) -> Sender:
+        return new_sender(
+            ACCOUNT_SID,
+            AUTH_TOKEN,
+            from_number=FROM,
+            base_url=url,
+            timeout_s=timeout_s,
+            connect_timeout_s=connect_timeout_s,
+        )
+
+    return make
+
+
+def send(sender: Sender) -> tuple[Receipt | Failure, float]:
     """Send once; say what came of it and how many seconds it took."""
     began_s = monotonic()
     answer: Receipt | Failure
@@ -100,7 +114,7 @@ def send(sender: TwilioSender) -> tuple[Receipt | Failure, float]:
 
 @pytest.mark.parametrize("name", [name for name in FAULTS if name != "delayed"])
 def test_every_fault_costs_one_post_and_says_whether_the_text_may_have_been_taken(
-    name: str, simulator: TwilioSimulator
+    name: str, simulator: TwilioSimulator, sender_to: SenderTo
 ) -> None:
     fault = FAULTS[name]
     simulator.script(fault)
@@ -115,7 +129,9 @@ def test_every_fault_costs_one_post_and_says_whether_the_text_may_have_been_take
 
 
 @pytest.mark.parametrize("fault", TIMED.values(), ids=TIMED.keys())
-def test_a_server_that_trickles_is_cut_off_at_the_deadline(fault: Fault, simulator: TwilioSimulator) -> None:
+def test_a_server_that_trickles_is_cut_off_at_the_deadline(
+    fault: Fault, simulator: TwilioSimulator, sender_to: SenderTo
+) -> None:
     simulator.script(fault)
     failure, took_s = send(sender_to(simulator.url))
     assert isinstance(failure, Failure)
@@ -133,7 +149,7 @@ def trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_text_goes_out_over_tls(simulator: TwilioSimulator, trusted: Path) -> None:
+def test_a_text_goes_out_over_tls(simulator: TwilioSimulator, trusted: Path, sender_to: SenderTo) -> None:
     with tls_front(simulator.url, trusted) as url:
         receipt, _ = send(sender_to(url, timeout_s=5.0))
     assert isinstance(receipt, Receipt)
@@ -142,7 +158,7 @@ def test_a_text_goes_out_over_tls(simulator: TwilioSimulator, trusted: Path) -> 
 
 @pytest.mark.parametrize("fault", TIMED.values(), ids=TIMED.keys())
 def test_a_server_that_trickles_over_tls_is_cut_off_at_the_deadline(
-    fault: Fault, simulator: TwilioSimulator, trusted: Path
+    fault: Fault, simulator: TwilioSimulator, trusted: Path, sender_to: SenderTo
 ) -> None:
     simulator.script(fault)
     with tls_front(simulator.url, trusted) as url:
@@ -153,23 +169,25 @@ def test_a_server_that_trickles_over_tls_is_cut_off_at_the_deadline(
     assert simulator.posts == 1
 
 
-def test_a_certificate_that_nobody_trusts_lets_nothing_leave(simulator: TwilioSimulator, tmp_path: Path) -> None:
+def test_a_certificate_that_nobody_trusts_lets_nothing_leave(
+    simulator: TwilioSimulator, tmp_path: Path, sender_to: SenderTo
+) -> None:
     with tls_front(simulator.url, tmp_path) as url:
         failure, _ = send(sender_to(url, timeout_s=5.0))
     assert isinstance(failure, Failure)
     assert (failure.kind, failure.maybe_sent) == (FailureKind.TEMPORARY, False)
-    assert "SSLCertVerificationError" in failure.detail
+    assert re.search("SSLCertVerificationError|ClientConnectorCertificateError", failure.detail)
     assert simulator.posts == 0
 
 
-def test_a_server_that_breaks_off_the_handshake_gets_nothing(warm: None) -> None:
+def test_a_server_that_breaks_off_the_handshake_gets_nothing(warm: None, sender_to: SenderTo) -> None:
     with clerk(b"HTTP/1.1 400 Bad Request\r\n\r\n", hang_up=True) as server:
         failure, _ = send(sender_to(server.url.replace("http:", "https:"), timeout_s=5.0, connect_timeout_s=0.3))
     assert isinstance(failure, Failure)
     assert (failure.kind, failure.maybe_sent) == (FailureKind.TEMPORARY, False)
 
 
-def test_a_server_that_speaks_no_tls_gets_nothing(simulator: TwilioSimulator) -> None:
+def test_a_server_that_speaks_no_tls_gets_nothing(simulator: TwilioSimulator, sender_to: SenderTo) -> None:
     url = simulator.url.replace("http:", "https:")
     failure, _ = send(sender_to(url, timeout_s=5.0, connect_timeout_s=0.3))
     assert isinstance(failure, Failure)
@@ -178,7 +196,9 @@ def test_a_server_that_speaks_no_tls_gets_nothing(simulator: TwilioSimulator) ->
 
 
 @pytest.mark.parametrize(("scheme", "full"), [("http", True), ("https", True), ("https", False)])
-def test_connecting_has_a_deadline_of_its_own_and_means_nothing_was_sent(scheme: str, full: bool, warm: None) -> None:
+def test_connecting_has_a_deadline_of_its_own_and_means_nothing_was_sent(
+    scheme: str, full: bool, warm: None, sender_to: SenderTo
+) -> None:
     with silent_port(full=full) as address:
         failure, took_s = send(sender_to(f"{scheme}://{address}", timeout_s=5.0, connect_timeout_s=0.3))
     assert isinstance(failure, Failure)
@@ -186,28 +206,30 @@ def test_connecting_has_a_deadline_of_its_own_and_means_nothing_was_sent(scheme:
     assert took_s < 0.3 + GRACE_S
 
 
-def test_a_refused_connection_was_not_sent(warm: None) -> None:
+def test_a_refused_connection_was_not_sent(warm: None, sender_to: SenderTo) -> None:
     with refusing_port() as address:
         failure, _ = send(sender_to(f"http://{address}"))
     assert isinstance(failure, Failure)
     assert (failure.kind, failure.maybe_sent) == (FailureKind.TEMPORARY, False)
 
 
-def test_a_name_that_cannot_be_resolved_was_not_sent(warm: None) -> None:
+def test_a_name_that_cannot_be_resolved_was_not_sent(warm: None, sender_to: SenderTo) -> None:
     failure, _ = send(sender_to(f"http://{'a' * 64}.invalid"))  # no name has a part of 64 characters
     assert isinstance(failure, Failure)
     assert (failure.kind, failure.maybe_sent) == (FailureKind.TEMPORARY, False)
-    assert "NameResolutionError" in failure.detail
+    assert re.search("NameResolutionError|ClientConnectorDNSError", failure.detail)
 
 
-def test_a_name_is_resolved_under_the_deadline_too(warm: None) -> None:
+def test_a_name_is_resolved_under_the_deadline_too(warm: None, sender_to: SenderTo) -> None:
     failure, took_s = send(sender_to("http://localhost:1", connect_timeout_s=1e-9))
     assert isinstance(failure, Failure)
     assert (failure.kind, failure.maybe_sent) == (FailureKind.TEMPORARY, False)
     assert took_s < GRACE_S
 
 
-def test_a_proxy_that_refuses_lets_nothing_leave(simulator: TwilioSimulator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_that_refuses_lets_nothing_leave(
+    simulator: TwilioSimulator, monkeypatch: pytest.MonkeyPatch, sender_to: SenderTo
+) -> None:
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
     with refusing_port() as address:
@@ -215,11 +237,13 @@ def test_a_proxy_that_refuses_lets_nothing_leave(simulator: TwilioSimulator, mon
         failure, _ = send(sender_to(simulator.url))
     assert isinstance(failure, Failure)
     assert (failure.kind, failure.maybe_sent) == (FailureKind.TEMPORARY, False)
-    assert "ProxyError" in failure.detail
+    assert re.search("ProxyError|ClientProxyConnectionError", failure.detail)
     assert simulator.posts == 0
 
 
-def test_a_proxy_that_never_answers_is_given_up_in_time(monkeypatch: pytest.MonkeyPatch, warm: None) -> None:
+def test_a_proxy_that_never_answers_is_given_up_in_time(
+    monkeypatch: pytest.MonkeyPatch, warm: None, sender_to: SenderTo
+) -> None:
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
     with silent_port(full=False) as address:
@@ -230,7 +254,7 @@ def test_a_proxy_that_never_answers_is_given_up_in_time(monkeypatch: pytest.Monk
     assert took_s < 0.3 + GRACE_S
 
 
-def test_a_connection_is_used_again(simulator: TwilioSimulator) -> None:
+def test_a_connection_is_used_again(simulator: TwilioSimulator, sender_to: SenderTo) -> None:
     with clerk(http(201, CREATED)) as server:
         sender = sender_to(server.url)
         for _ in range(3):
@@ -239,7 +263,7 @@ def test_a_connection_is_used_again(simulator: TwilioSimulator) -> None:
     assert len(set(server.client_ports)) == 1
 
 
-def test_a_connection_that_the_server_closed_while_idle_is_not_used_again(warm: None) -> None:
+def test_a_connection_that_the_server_closed_while_idle_is_not_used_again(warm: None, sender_to: SenderTo) -> None:
     with clerk(http(201, CREATED), hang_up=True) as server:
         sender = sender_to(server.url)
         for _ in range(3):
@@ -256,7 +280,7 @@ def test_a_connection_that_the_server_closed_while_idle_is_not_used_again(warm: 
     ids=["empty", "page", "list", "null", "object", "no SID", "empty SID", "number", "cut"],
 )
 @pytest.mark.parametrize("status", [200, 201, 202])
-def test_a_success_without_a_sid_is_unknown(status: int, body: str, warm: None) -> None:
+def test_a_success_without_a_sid_is_unknown(status: int, body: str, warm: None, sender_to: SenderTo) -> None:
     with clerk(http(status, body, ["Twilio-Request-Id: RQ123"])) as server:
         sender = sender_to(server.url)
         with pytest.raises(ProviderError) as caught:
@@ -267,7 +291,113 @@ def test_a_success_without_a_sid_is_unknown(status: int, body: str, warm: None) 
     assert failure.detail == f"HTTP {status} without a SID [RQ123]"
 
 
-def test_a_redirect_is_not_followed(warm: None) -> None:
+def test_a_connection_that_ends_under_a_create_gets_it_once(sender_to: SenderTo, warm: None) -> None:
+    with clerk(http(201, CREATED), None, http(201, CREATED)) as server:
+        sender = sender_to(server.url)
+        sender.send(MESSAGE)
+        with pytest.raises(Exception) as caught:  # noqa: PT011
+            sender.send(MESSAGE)
+        sender.close()
+    assert sender.classify(caught.value).maybe_sent
+    assert len(server.heads) == 2
+    assert len(set(server.client_ports)) == 1, "the second create went over the connection of the first"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"garbage\r\n\r\n",
+        b"HTTP/1.1 201 Created\r\nContent-Length: many\r\n\r\n",
+        b"HTTP/1.1 201 Created\r\nno header at all\r\n\r\n",
+        b"HTTP/1.1 201 Created\r\nX: " + b"x" * 100_000 + b"\r\n\r\n",
+        b"HTTP/1.1 2000 Created\r\n\r\n",
+    ],
+    ids=["garbage", "length", "header", "long", "status"],
+)
+def test_an_answer_that_cannot_be_read_is_unknown_and_tells_no_secret(
+    answer: bytes, sender_to: SenderTo, warm: None
+) -> None:
+    with clerk(answer, hang_up=True) as server:
+        sender = sender_to(server.url)
+        with pytest.raises(Exception) as caught:  # noqa: PT011
+            sender.send(MESSAGE)
+        sender.close()
+    failure = sender.classify(caught.value)
+    assert (failure.kind, failure.maybe_sent) == (FailureKind.LOST_ANSWER, True)
+    told = f"{caught.value!r} {caught.value} {failure}"
+    assert AUTH_TOKEN not in told
+    assert b64encode(f"{ACCOUNT_SID}:{AUTH_TOKEN}".encode()).decode() not in told
+
+
+def test_a_base_url_may_lead_through_a_path(sender_to: SenderTo, warm: None) -> None:
+    with clerk(http(201, CREATED), http(200, {"messages": [], "next_page_uri": None})) as server:
+        sender = sender_to(f"{server.url}/through/here/")
+        sender.send(MESSAGE)
+        assert isinstance(sender.find(MESSAGE, since=datetime.now(UTC)), NotSeen)
+        sender.close()
+    path = f"/through/here/2010-04-01/Accounts/{ACCOUNT_SID}/Messages.json"
+    assert [head.split()[1].split("?")[0] for head in server.heads] == [path, path]
+
+
+def test_a_next_page_cannot_lead_elsewhere(sender_to: SenderTo, warm: None) -> None:
+    with clerk(http(200, {})) as elsewhere:
+        following = f"//{elsewhere.url.removeprefix('http://')}/x"
+        with clerk(http(200, {"messages": [], "next_page_uri": following}), http(404, "")) as server:
+            sender = sender_to(server.url)
+            assert isinstance(sender.find(MESSAGE, since=datetime.now(UTC)), CannotTell)
+            sender.close()
+        assert elsewhere.heads == []
+
+
+@pytest.fixture
+def proxied(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Let the environment name a proxy for everything."""
+
+    def name(address: str) -> None:
+        for variable in ("NO_PROXY", "no_proxy"):
+            monkeypatch.delenv(variable, raising=False)
+        for variable in ("http_proxy", "https_proxy"):
+            monkeypatch.setenv(variable, f"http://shop:s3cret@{address}")
+
+    return name
+
+
+def test_a_proxy_is_told_its_own_password_and_where_to_go(
+    sender_to: SenderTo, proxied: Callable[[str], None], warm: None
+) -> None:
+    with clerk(http(201, CREATED)) as proxy:
+        proxied(proxy.url.removeprefix("http://"))
+        receipt, _ = send(sender_to("http://twilio.invalid"))
+    assert isinstance(receipt, Receipt)
+    (head,) = proxy.heads
+    assert head.startswith(f"POST http://twilio.invalid/2010-04-01/Accounts/{ACCOUNT_SID}/Messages.json ")
+    assert f"proxy-authorization: basic {b64encode(b'shop:s3cret').decode()}".lower() in head.lower()
+
+
+@pytest.mark.parametrize(
+    "answer", [http(407, "who are you?"), None, b"garbage\r\n\r\n"], ids=["refuses", "hangs up", "garbage"]
+)
+def test_a_proxy_that_opens_no_tunnel_lets_nothing_leave(
+    answer: bytes | None, sender_to: SenderTo, proxied: Callable[[str], None], warm: None
+) -> None:
+    with clerk(answer, hang_up=True) as proxy:
+        proxied(proxy.url.removeprefix("http://"))
+        sender = sender_to("https://twilio.invalid", timeout_s=5.0, connect_timeout_s=2.0)
+        with pytest.raises(Exception) as caught:  # noqa: PT011
+            sender.send(MESSAGE)
+        sender.close()
+    failure = sender.classify(caught.value)
+    assert (failure.kind, failure.maybe_sent) == (FailureKind.TEMPORARY, False)
+    (head,) = proxy.heads
+    assert head.startswith("CONNECT twilio.invalid:443 ")
+    assert f"proxy-authorization: basic {b64encode(b'shop:s3cret').decode()}".lower() in head.lower()
+    assert ACCOUNT_SID not in head
+    told = f"{caught.value!r} {caught.value} {failure}"
+    assert "s3cret" not in told
+    assert b64encode(b"shop:s3cret").decode() not in told
+
+
+def test_a_redirect_is_not_followed(warm: None, sender_to: SenderTo) -> None:
     with clerk(http(201, CREATED)) as elsewhere, clerk(http(307, "", [f"Location: {elsewhere.url}/x"])) as server:
         failure, _ = send(sender_to(server.url))
         assert elsewhere.heads == []
@@ -275,14 +405,16 @@ def test_a_redirect_is_not_followed(warm: None) -> None:
     assert failure.http_status == 307
 
 
-def test_a_malformed_redirect_is_a_redirect_all_the_same(warm: None) -> None:
+def test_a_malformed_redirect_is_a_redirect_all_the_same(warm: None, sender_to: SenderTo) -> None:
     with clerk(http(302, "", ["Location: http://[bad"])) as server:
         failure, _ = send(sender_to(server.url))
     assert isinstance(failure, Failure)
     assert (failure.kind, failure.http_status) == (FailureKind.SENDER_CONFIG, 302)
 
 
-def test_the_real_exception_of_the_client_comes_through_with_what_it_loses(simulator: TwilioSimulator) -> None:
+def test_the_real_exception_of_the_client_comes_through_with_what_it_loses(
+    simulator: TwilioSimulator, sender_to: SenderTo
+) -> None:
     simulator.script(FAULTS["rate_limited_with_seconds"])
     sender = sender_to(simulator.url)
     with pytest.raises(TwilioRestException) as caught:
@@ -299,7 +431,7 @@ def test_the_real_exception_of_the_client_comes_through_with_what_it_loses(simul
     ("hint", "least_s", "most_s"), [("rate_limited_with_date", 0.0, 3.0), ("rate_limited", None, None)]
 )
 def test_a_hint_reaches_the_failure(
-    hint: str, least_s: float | None, most_s: float | None, simulator: TwilioSimulator
+    hint: str, least_s: float | None, most_s: float | None, simulator: TwilioSimulator, sender_to: SenderTo
 ) -> None:
     simulator.script(FAULTS[hint])
     failure, _ = send(sender_to(simulator.url))
@@ -346,7 +478,7 @@ def test_loading_the_client_is_not_in_the_time_of_the_first_send(simulator: Twil
     assert simulator.text_count == 1
 
 
-def test_a_call_without_time_left_sends_nothing(simulator: TwilioSimulator) -> None:
+def test_a_call_without_time_left_sends_nothing(simulator: TwilioSimulator, sender_to: SenderTo) -> None:
     failure, _ = send(sender_to(simulator.url, timeout_s=1e-9))
     assert isinstance(failure, Failure)
     assert (failure.kind, failure.maybe_sent) == (FailureKind.TEMPORARY, False)
@@ -381,7 +513,7 @@ def test_a_fork_gets_connections_of_its_own(warm: None) -> None:
     assert uses == [2, 4], "the parent keeps its connection, the child opens one"
 
 
-def test_an_exception_of_a_send_names_no_number(simulator: TwilioSimulator) -> None:
+def test_an_exception_of_a_send_names_no_number(simulator: TwilioSimulator, sender_to: SenderTo) -> None:
     words = f"The number {TO} is no good. See https://example.invalid/?To=%2B{TO[1:]}&From={FROM[1:]}"
     simulator.script(Refused(code=21211, message=words))
     sender = sender_to(simulator.url)
@@ -394,7 +526,7 @@ def test_an_exception_of_a_send_names_no_number(simulator: TwilioSimulator) -> N
     assert "***23" in told
 
 
-def test_the_page_of_a_gateway_names_no_number(warm: None) -> None:
+def test_the_page_of_a_gateway_names_no_number(warm: None, sender_to: SenderTo) -> None:
     with clerk(http(400, f"<html>{TO} is unknown</html>")) as server:
         sender = sender_to(server.url)
         with pytest.raises(TwilioRestException) as caught:
@@ -404,10 +536,12 @@ def test_the_page_of_a_gateway_names_no_number(warm: None) -> None:
 
 
 @pytest.mark.parametrize("fault", [Reset(taken=True), Hang()], ids=["reset", "hang"])
-def test_network_exceptions_come_through_as_they_are(fault: Fault, simulator: TwilioSimulator) -> None:
+def test_network_exceptions_come_through_as_they_are(
+    fault: Fault, simulator: TwilioSimulator, sender_to: SenderTo
+) -> None:
     simulator.script(fault)
     sender = sender_to(simulator.url)
-    with pytest.raises(requests.RequestException) as caught:
+    with pytest.raises((requests.RequestException, aiohttp.ClientError, TimeoutError)) as caught:
         sender.send(MESSAGE)
     sender.close()
     assert TO[1:] not in str(caught.value)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 
 import pytest
+from tests.senders.in_a_loop import NewPlain, NewSender, Sender
 from tests.senders.twilio_servers import ACCOUNT_SID, AUTH_TOKEN, FROM, SERVICE, TO, clerk, http, refusing_port
 
 from smsretry.core.message import Message, Receipt
@@ -29,19 +30,23 @@ def simulator() -> Iterator[TwilioSimulator]:
         yield running
 
 
-def sender_to(url: str, **options: float) -> TwilioSender:
-    return TwilioSender(ACCOUNT_SID, AUTH_TOKEN, from_number=FROM, base_url=url, **options)  # type: ignore[arg-type]
+SenderTo = Callable[..., Sender]
 
 
 @pytest.fixture
-def sender(simulator: TwilioSimulator) -> Iterator[TwilioSender]:
+def sender_to(new_sender: NewSender) -> SenderTo:
+    return lambda url, **options: new_sender(ACCOUNT_SID, AUTH_TOKEN, from_number=FROM, base_url=url, **options)
+
+
+@pytest.fixture
+def sender(simulator: TwilioSimulator, sender_to: SenderTo) -> Iterator[Sender]:
     made = sender_to(simulator.url)
     yield made
     made.close()
 
 
 @pytest.fixture
-def elsewhere(simulator: TwilioSimulator) -> Iterator[TwilioSender]:
+def elsewhere(simulator: TwilioSimulator, sender_to: SenderTo) -> Iterator[Sender]:
     """A sender of another process: it knows nothing of our SIDs, nor we of its."""
     made = sender_to(simulator.url)
     yield made
@@ -52,11 +57,11 @@ def lately() -> datetime:
     return datetime.now(UTC) - timedelta(seconds=300)
 
 
-def find(sender: TwilioSender, message: Message = MESSAGE, *exclude: str) -> LookUp:
+def find(sender: Sender, message: Message = MESSAGE, *exclude: str) -> LookUp:
     return sender.find(message, since=lately(), exclude=exclude)
 
 
-def lose(sender: TwilioSender, simulator: TwilioSimulator, message: Message = MESSAGE, *, taken: bool = True) -> None:
+def lose(sender: Sender, simulator: TwilioSimulator, message: Message = MESSAGE, *, taken: bool = True) -> None:
     """Send a message whose answer is lost."""
     simulator.script(Reset(taken=taken))
     with pytest.raises(Exception) as caught:  # noqa: PT011
@@ -68,7 +73,7 @@ def test_the_sender_can_be_asked() -> None:
     assert isinstance(TwilioSender.from_env({}), CanLookUp)
 
 
-def test_a_text_that_was_taken_is_found(sender: TwilioSender, simulator: TwilioSimulator) -> None:
+def test_a_text_that_was_taken_is_found(sender: Sender, simulator: TwilioSimulator) -> None:
     lose(sender, simulator)
     answer = find(sender)
     assert isinstance(answer, Found)
@@ -76,60 +81,52 @@ def test_a_text_that_was_taken_is_found(sender: TwilioSender, simulator: TwilioS
     assert answer.receipt == Receipt("twilio", text.sid, text.at.replace(microsecond=0), 1, "sent")
 
 
-def test_a_text_that_was_not_taken_is_not_seen(simulator: TwilioSimulator) -> None:
+def test_a_text_that_was_not_taken_is_not_seen(simulator: TwilioSimulator, new_sender: NewSender) -> None:
     asked_at = datetime(2026, 11, 23, 18, 0, 0, tzinfo=UTC)
-    sender = TwilioSender(ACCOUNT_SID, AUTH_TOKEN, from_number=FROM, base_url=simulator.url, clock=FakeClock(asked_at))
+    sender = new_sender(ACCOUNT_SID, AUTH_TOKEN, from_number=FROM, base_url=simulator.url, clock=FakeClock(asked_at))
     lose(sender, simulator, taken=False)
     assert find(sender) == NotSeen(asked_at)
     sender.close()
 
 
-def test_the_list_is_asked_for_the_recipient_alone(sender: TwilioSender, simulator: TwilioSimulator) -> None:
+def test_the_list_is_asked_for_the_recipient_alone(sender: Sender, simulator: TwilioSimulator) -> None:
     find(sender)
     (request,) = simulator.requests
     assert request.query == {"To": [TO], "PageSize": ["1000"]}
 
 
-def test_two_candidates_settle_nothing(
-    sender: TwilioSender, elsewhere: TwilioSender, simulator: TwilioSimulator
-) -> None:
+def test_two_candidates_settle_nothing(sender: Sender, elsewhere: Sender, simulator: TwilioSimulator) -> None:
     lose(sender, simulator)
     elsewhere.send(MESSAGE)
     assert find(sender) == CannotTell("2 messages with this text went to this number")
 
 
 def test_another_text_to_the_number_may_be_this_one_changed_on_its_way(
-    sender: TwilioSender, elsewhere: TwilioSender, simulator: TwilioSimulator
+    sender: Sender, elsewhere: Sender, simulator: TwilioSimulator
 ) -> None:
     lose(sender, simulator, taken=False)
     elsewhere.send(Message(TO, "Your parcel: https://twil.io/x", id="y"))
     assert isinstance(find(sender), CannotTell)
 
 
-def test_a_text_with_another_beside_it_is_found(
-    sender: TwilioSender, elsewhere: TwilioSender, simulator: TwilioSimulator
-) -> None:
+def test_a_text_with_another_beside_it_is_found(sender: Sender, elsewhere: Sender, simulator: TwilioSimulator) -> None:
     elsewhere.send(Message(TO, "Another text", id="y"))
     lose(sender, simulator)
     assert isinstance(find(sender), Found)
 
 
-def test_texts_to_other_numbers_do_not_matter(
-    sender: TwilioSender, elsewhere: TwilioSender, simulator: TwilioSimulator
-) -> None:
+def test_texts_to_other_numbers_do_not_matter(sender: Sender, elsewhere: Sender, simulator: TwilioSimulator) -> None:
     elsewhere.send(replace(MESSAGE, to="+14155550199"))
     assert isinstance(find(sender), NotSeen)
 
 
-def test_a_sid_of_another_message_is_passed_over(
-    sender: TwilioSender, elsewhere: TwilioSender, simulator: TwilioSimulator
-) -> None:
+def test_a_sid_of_another_message_is_passed_over(sender: Sender, elsewhere: Sender, simulator: TwilioSimulator) -> None:
     held = elsewhere.send(OTHER).provider_id
     assert isinstance(find(sender, MESSAGE, held), NotSeen)
     assert isinstance(find(sender, MESSAGE, "SM" + "0" * 32), Found)
 
 
-def test_two_equal_texts_to_one_number_do_not_find_each_other(sender: TwilioSender, simulator: TwilioSimulator) -> None:
+def test_two_equal_texts_to_one_number_do_not_find_each_other(sender: Sender, simulator: TwilioSimulator) -> None:
     first = sender.send(OTHER)
     lose(sender, simulator, MESSAGE, taken=False)
     assert isinstance(find(sender, MESSAGE), NotSeen), "the only one listed is the other's"
@@ -138,7 +135,7 @@ def test_two_equal_texts_to_one_number_do_not_find_each_other(sender: TwilioSend
     assert answer.receipt.provider_id == first.provider_id
 
 
-def test_two_lost_texts_alike_share_no_sid(sender: TwilioSender, simulator: TwilioSimulator) -> None:
+def test_two_lost_texts_alike_share_no_sid(sender: Sender, simulator: TwilioSimulator) -> None:
     lose(sender, simulator, MESSAGE, taken=True)
     lose(sender, simulator, OTHER, taken=False)
     assert isinstance(find(sender, MESSAGE), Found)
@@ -146,7 +143,8 @@ def test_two_lost_texts_alike_share_no_sid(sender: TwilioSender, simulator: Twil
     assert isinstance(find(sender, MESSAGE), Found), "asking again changes nothing"
 
 
-def test_only_one_of_many_threads_finds_the_only_candidate(sender: TwilioSender, simulator: TwilioSimulator) -> None:
+def test_only_one_of_many_threads_finds_the_only_candidate(simulator: TwilioSimulator) -> None:
+    sender = NewPlain()(ACCOUNT_SID, AUTH_TOKEN, from_number=FROM, base_url=simulator.url)
     lose(sender, simulator)
     answers: list[LookUp] = []
 
@@ -161,14 +159,14 @@ def test_only_one_of_many_threads_finds_the_only_candidate(sender: TwilioSender,
     assert sum(isinstance(answer, Found) for answer in answers) == 1
 
 
-def test_messages_without_an_id_cannot_be_told_apart(sender: TwilioSender, simulator: TwilioSimulator) -> None:
+def test_messages_without_an_id_cannot_be_told_apart(sender: Sender, simulator: TwilioSimulator) -> None:
     nameless = replace(MESSAGE, id=None)
     sender.send(nameless)
     assert isinstance(find(sender, nameless), CannotTell)
     assert isinstance(find(sender, MESSAGE), NotSeen), "the only one listed is the other's"
 
 
-def test_a_trial_accounts_prefix_does_not_hide_a_text() -> None:
+def test_a_trial_accounts_prefix_does_not_hide_a_text(sender_to: SenderTo) -> None:
     with TwilioSimulator(account_sid=ACCOUNT_SID, auth_token=AUTH_TOKEN, body_prefix=TRIAL_PREFIX) as simulator:
         sender = sender_to(simulator.url)
         lose(sender, simulator)
@@ -177,7 +175,7 @@ def test_a_trial_accounts_prefix_does_not_hide_a_text() -> None:
         sender.close()
 
 
-def test_a_text_just_accepted_by_a_messaging_service_is_found_without_date_or_sender() -> None:
+def test_a_text_just_accepted_by_a_messaging_service_is_found_without_date_or_sender(sender_to: SenderTo) -> None:
     with TwilioSimulator(account_sid=ACCOUNT_SID, auth_token=AUTH_TOKEN, sent_after_s=3600) as simulator:
         sender = sender_to(simulator.url)
         message = replace(MESSAGE, sender_id=SERVICE)
@@ -190,7 +188,7 @@ def test_a_text_just_accepted_by_a_messaging_service_is_found_without_date_or_se
 
 @pytest.mark.parametrize("sender_id", ["+15005550009", "MG" + "b" * 32, "Shop"])
 def test_the_same_text_from_another_sender_settles_nothing(
-    sender_id: str, sender: TwilioSender, elsewhere: TwilioSender, simulator: TwilioSimulator
+    sender_id: str, sender: Sender, elsewhere: Sender, simulator: TwilioSimulator
 ) -> None:
     elsewhere.send(replace(MESSAGE, sender_id=sender_id))
     assert isinstance(find(sender), CannotTell)
@@ -198,27 +196,29 @@ def test_the_same_text_from_another_sender_settles_nothing(
 
 
 def test_the_same_text_with_other_media_settles_nothing(
-    sender: TwilioSender, elsewhere: TwilioSender, simulator: TwilioSimulator
+    sender: Sender, elsewhere: Sender, simulator: TwilioSimulator
 ) -> None:
     elsewhere.send(replace(MESSAGE, media_urls=("https://example.invalid/1.png",)))
     assert isinstance(find(sender), CannotTell)
 
 
-def test_a_picture_without_words_is_found(sender: TwilioSender, simulator: TwilioSimulator) -> None:
+def test_a_picture_without_words_is_found(sender: Sender, simulator: TwilioSimulator) -> None:
     picture = Message(TO, "", media_urls=("https://example.invalid/1.png",), id="picture")
     lose(sender, simulator, picture)
     assert isinstance(find(sender, picture), Found)
 
 
-def test_without_a_known_sender_the_text_decides(simulator: TwilioSimulator, elsewhere: TwilioSender) -> None:
+def test_without_a_known_sender_the_text_decides(
+    simulator: TwilioSimulator, elsewhere: Sender, new_sender: NewSender
+) -> None:
     elsewhere.send(MESSAGE)
-    sender = TwilioSender(ACCOUNT_SID, AUTH_TOKEN, base_url=simulator.url)
+    sender = new_sender(ACCOUNT_SID, AUTH_TOKEN, base_url=simulator.url)
     assert isinstance(find(sender), Found)
     sender.close()
 
 
 def test_what_was_created_before_the_window_does_not_count(
-    sender: TwilioSender, elsewhere: TwilioSender, simulator: TwilioSimulator
+    sender: Sender, elsewhere: Sender, simulator: TwilioSimulator
 ) -> None:
     elsewhere.send(MESSAGE)
     (text,) = simulator.texts
@@ -249,9 +249,7 @@ def test_what_was_created_before_the_window_does_not_count(
     ],
     ids=lambda fault: type(fault).__name__,
 )
-def test_a_list_that_is_refused_or_broken_cannot_tell(
-    fault: Fault, sender: TwilioSender, simulator: TwilioSimulator
-) -> None:
+def test_a_list_that_is_refused_or_broken_cannot_tell(fault: Fault, sender: Sender, simulator: TwilioSimulator) -> None:
     simulator.script(fault, on=Call.LOOK_UP)
     answer = find(sender)
     assert isinstance(answer, CannotTell)
@@ -261,7 +259,9 @@ def test_a_list_that_is_refused_or_broken_cannot_tell(
 
 
 @pytest.mark.parametrize("name", ["hang", "slow_headers", "slow_body"])
-def test_a_list_that_does_not_end_in_time_cannot_tell(name: str, simulator: TwilioSimulator) -> None:
+def test_a_list_that_does_not_end_in_time_cannot_tell(
+    name: str, simulator: TwilioSimulator, sender_to: SenderTo
+) -> None:
     sender = sender_to(simulator.url, timeout_s=0.5)
     simulator.script(FAULTS[name], on=Call.LOOK_UP)
     began_s = monotonic()
@@ -270,19 +270,19 @@ def test_a_list_that_does_not_end_in_time_cannot_tell(name: str, simulator: Twil
     sender.close()
 
 
-def test_test_credentials_cannot_tell() -> None:
+def test_test_credentials_cannot_tell(sender_to: SenderTo) -> None:
     with TwilioSimulator(account_sid=ACCOUNT_SID, auth_token=AUTH_TOKEN, test_credentials=True) as simulator:
         sender = sender_to(simulator.url)
         assert find(sender) == CannotTell("Twilio answered the look-up with HTTP 403")
         sender.close()
 
 
-def test_a_refused_connection_cannot_tell() -> None:
+def test_a_refused_connection_cannot_tell(sender_to: SenderTo) -> None:
     with refusing_port() as address:
         assert isinstance(find(sender_to(f"http://{address}")), CannotTell)
 
 
-def test_a_list_that_lags_says_not_seen_with_its_time() -> None:
+def test_a_list_that_lags_says_not_seen_with_its_time(sender_to: SenderTo) -> None:
     with TwilioSimulator(account_sid=ACCOUNT_SID, auth_token=AUTH_TOKEN, list_lag_s=3600) as simulator:
         sender = sender_to(simulator.url)
         lose(sender, simulator)
@@ -313,15 +313,22 @@ def page(*rows: object, following: object = None) -> bytes:
     return http(200, {"messages": list(rows), "next_page_uri": following})
 
 
-def answered_with(*pages: bytes, message: Message = MESSAGE) -> LookUp:
-    with clerk(*pages) as server:
-        sender = sender_to(server.url)
-        answer = find(sender, message)
-        sender.close()
-        return answer
+AnsweredWith = Callable[..., LookUp]
 
 
-def test_every_page_is_read() -> None:
+@pytest.fixture
+def answered_with(sender_to: SenderTo) -> AnsweredWith:
+    def answered(*pages: bytes) -> LookUp:
+        with clerk(*pages) as server:
+            sender = sender_to(server.url)
+            answer = find(sender)
+            sender.close()
+            return answer
+
+    return answered
+
+
+def test_every_page_is_read(sender_to: SenderTo) -> None:
     others = [
         row(sid=f"SM{number:032}", body="x", date_created="Mon, 01 Jan 2024 00:00:00 +0000") for number in range(3)
     ]
@@ -333,12 +340,12 @@ def test_every_page_is_read() -> None:
     assert targets[1:] == ["/2010-04-01/next?Page=1", "/again"]
 
 
-def test_a_list_without_end_cannot_tell() -> None:
+def test_a_list_without_end_cannot_tell(answered_with: AnsweredWith) -> None:
     answer = answered_with(page(following="/for-ever"))
     assert answer == CannotTell(f"the list of messages to this number has more than {MOST_PAGES} pages")
 
 
-def test_an_error_on_a_later_page_cannot_tell() -> None:
+def test_an_error_on_a_later_page_cannot_tell(answered_with: AnsweredWith) -> None:
     assert isinstance(answered_with(page(row(), following="/next"), http(503, "")), CannotTell)
 
 
@@ -356,28 +363,28 @@ def test_an_error_on_a_later_page_cannot_tell() -> None:
         http(206, {"messages": [], "next_page_uri": None}),
     ],
 )
-def test_what_is_no_list_of_messages_cannot_tell(answer: bytes) -> None:
+def test_what_is_no_list_of_messages_cannot_tell(answer: bytes, answered_with: AnsweredWith) -> None:
     assert isinstance(answered_with(answer), CannotTell)
 
 
 @pytest.mark.parametrize("direction", ["inbound", "outbound-reply", "outbound-call"])
-def test_what_the_api_did_not_create_does_not_count(direction: str) -> None:
+def test_what_the_api_did_not_create_does_not_count(direction: str, answered_with: AnsweredWith) -> None:
     assert isinstance(answered_with(page(row(direction=direction))), NotSeen)
 
 
 @pytest.mark.parametrize("odd", [{"date_created": None}, {"date_created": "soon"}, {"direction": None}, {"from": None}])
-def test_what_cannot_be_read_excludes_nothing(odd: dict[str, object]) -> None:
+def test_what_cannot_be_read_excludes_nothing(odd: dict[str, object], answered_with: AnsweredWith) -> None:
     assert isinstance(answered_with(page(row(**odd))), Found)
 
 
 @pytest.mark.parametrize(
     "odd", [{"body": None}, {"body": ""}, {"to": None}, {"num_media": "2"}, {"from": "+15005550001"}]
 )
-def test_what_is_not_exactly_this_text_settles_nothing(odd: dict[str, object]) -> None:
+def test_what_is_not_exactly_this_text_settles_nothing(odd: dict[str, object], answered_with: AnsweredWith) -> None:
     assert isinstance(answered_with(page(row(**odd))), CannotTell)
 
 
-def test_a_row_without_a_date_was_accepted_when_the_list_was_asked_for() -> None:
+def test_a_row_without_a_date_was_accepted_when_the_list_was_asked_for(answered_with: AnsweredWith) -> None:
     before = datetime.now(UTC)
     answer = answered_with(page(row(date_created=None, num_segments="x", status=None)))
     assert isinstance(answer, Found)

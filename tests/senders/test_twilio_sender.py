@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from tests.senders.in_a_loop import NewSender, Sender
 from tests.senders.twilio_servers import ACCOUNT_SID, AUTH_TOKEN, FROM, SERVICE, TO, clerk, http
 from urllib3 import Timeout
 
@@ -22,7 +23,6 @@ from smsretry.core.policy import RetryPolicy
 from smsretry.dispatcher import Dispatcher
 from smsretry.errors import ConfigurationError, ProviderError
 from smsretry.ports import CannotTell
-from smsretry.senders.twilio import TwilioSender
 from smsretry.testing import FakeClock, TwilioSimulator
 from smsretry.testing.simulator import FAULTS, Refused
 
@@ -38,8 +38,8 @@ def simulator() -> Iterator[TwilioSimulator]:
 
 
 @pytest.fixture
-def sender(simulator: TwilioSimulator) -> Iterator[TwilioSender]:
-    made = TwilioSender(ACCOUNT_SID, AUTH_TOKEN, from_number=FROM, base_url=simulator.url)
+def sender(simulator: TwilioSimulator, new_sender: NewSender) -> Iterator[Sender]:
+    made = new_sender(ACCOUNT_SID, AUTH_TOKEN, from_number=FROM, base_url=simulator.url)
     yield made
     made.close()
 
@@ -50,7 +50,7 @@ def posted(simulator: TwilioSimulator) -> dict[str, list[str]]:
     return request.form
 
 
-def test_an_accepted_text_gives_a_receipt(sender: TwilioSender, simulator: TwilioSimulator) -> None:
+def test_an_accepted_text_gives_a_receipt(sender: Sender, simulator: TwilioSimulator) -> None:
     before = datetime.now(UTC)
     receipt = sender.send(MESSAGE)
     (text,) = simulator.texts
@@ -60,14 +60,12 @@ def test_an_accepted_text_gives_a_receipt(sender: TwilioSender, simulator: Twili
     assert Receipt.from_dict(json.loads(json.dumps(receipt.to_dict()))) == receipt
 
 
-def test_a_plain_text_is_posted_with_nothing_but_what_it_needs(
-    sender: TwilioSender, simulator: TwilioSimulator
-) -> None:
+def test_a_plain_text_is_posted_with_nothing_but_what_it_needs(sender: Sender, simulator: TwilioSimulator) -> None:
     sender.send(MESSAGE)
     assert posted(simulator) == {"To": [TO], "From": [FROM], "Body": [MESSAGE.body]}
 
 
-def test_media_go_along_in_their_order(sender: TwilioSender, simulator: TwilioSimulator) -> None:
+def test_media_go_along_in_their_order(sender: Sender, simulator: TwilioSimulator) -> None:
     urls = ("https://example.invalid/1.png", "https://example.invalid/2.png")
     sender.send(Message(TO, "", media_urls=urls))
     assert posted(simulator)["MediaUrl"] == list(urls)
@@ -79,15 +77,17 @@ def test_media_go_along_in_their_order(sender: TwilioSender, simulator: TwilioSi
     [(SERVICE, "MessagingServiceSid"), ("+15005550009", "From"), ("12345", "From"), ("MGM Shop", "From")],
 )
 def test_the_messages_own_sender_goes_before_the_default(
-    sender_id: str, field: str, sender: TwilioSender, simulator: TwilioSimulator
+    sender_id: str, field: str, sender: Sender, simulator: TwilioSimulator
 ) -> None:
     sender.send(Message(TO, "hello", sender_id=sender_id))
     assert posted(simulator)[field] == [sender_id]
     assert len({"From", "MessagingServiceSid"} & set(posted(simulator))) == 1
 
 
-def test_a_messaging_service_may_be_the_default_and_counts_segments_later(simulator: TwilioSimulator) -> None:
-    sender = TwilioSender(ACCOUNT_SID, AUTH_TOKEN, messaging_service_sid=SERVICE, base_url=simulator.url)
+def test_a_messaging_service_may_be_the_default_and_counts_segments_later(
+    simulator: TwilioSimulator, new_sender: NewSender
+) -> None:
+    sender = new_sender(ACCOUNT_SID, AUTH_TOKEN, messaging_service_sid=SERVICE, base_url=simulator.url)
     receipt = sender.send(MESSAGE)
     sender.close()
     assert posted(simulator)["MessagingServiceSid"] == [SERVICE]
@@ -98,17 +98,21 @@ def test_a_messaging_service_may_be_the_default_and_counts_segments_later(simula
     ("left_s", "validity_s"),
     [(1.0, 1), (1.999, 1), (60.5, 60), (35_999.9, 35_999), (36_000.0, 36_000), (90_000.0, 36_000)],
 )
-def test_the_validity_period_is_the_time_left(left_s: float, validity_s: int, simulator: TwilioSimulator) -> None:
+def test_the_validity_period_is_the_time_left(
+    left_s: float, validity_s: int, simulator: TwilioSimulator, new_sender: NewSender
+) -> None:
     clock = FakeClock(NOW)
-    sender = TwilioSender(ACCOUNT_SID, AUTH_TOKEN, from_number=FROM, base_url=simulator.url, clock=clock)
+    sender = new_sender(ACCOUNT_SID, AUTH_TOKEN, from_number=FROM, base_url=simulator.url, clock=clock)
     sender.send(Message(TO, "hello", send_before=NOW + timedelta(seconds=left_s)))
     sender.close()
     assert posted(simulator)["ValidityPeriod"] == [str(validity_s)]
 
 
 @pytest.mark.parametrize("left_s", [0.999, 0.0, -5.0])
-def test_with_less_than_a_second_left_nothing_is_posted(left_s: float, simulator: TwilioSimulator) -> None:
-    sender = TwilioSender(ACCOUNT_SID, AUTH_TOKEN, from_number=FROM, base_url=simulator.url, clock=FakeClock(NOW))
+def test_with_less_than_a_second_left_nothing_is_posted(
+    left_s: float, simulator: TwilioSimulator, new_sender: NewSender
+) -> None:
+    sender = new_sender(ACCOUNT_SID, AUTH_TOKEN, from_number=FROM, base_url=simulator.url, clock=FakeClock(NOW))
     with pytest.raises(ProviderError) as caught:
         sender.send(Message(TO, "hello", send_before=NOW + timedelta(seconds=left_s)))
     failure = sender.classify(caught.value)
@@ -116,9 +120,9 @@ def test_with_less_than_a_second_left_nothing_is_posted(left_s: float, simulator
     assert simulator.posts == 0
 
 
-def test_the_deadline_of_the_call_is_cut_to_the_time_left(simulator: TwilioSimulator) -> None:
+def test_the_deadline_of_the_call_is_cut_to_the_time_left(simulator: TwilioSimulator, new_sender: NewSender) -> None:
     simulator.script(FAULTS["hang"])
-    sender = TwilioSender(
+    sender = new_sender(
         ACCOUNT_SID, AUTH_TOKEN, from_number=FROM, base_url=simulator.url, timeout_s=30.0, clock=FakeClock(NOW)
     )
     began = datetime.now(UTC)
@@ -137,9 +141,9 @@ def test_the_deadline_of_the_call_is_cut_to_the_time_left(simulator: TwilioSimul
     ],
 )
 def test_a_status_callback_carries_our_id_and_keeps_its_query(
-    url: str, query: dict[str, list[str]], simulator: TwilioSimulator
+    url: str, query: dict[str, list[str]], simulator: TwilioSimulator, new_sender: NewSender
 ) -> None:
-    sender = TwilioSender(ACCOUNT_SID, AUTH_TOKEN, from_number=FROM, base_url=simulator.url, status_callback_url=url)
+    sender = new_sender(ACCOUNT_SID, AUTH_TOKEN, from_number=FROM, base_url=simulator.url, status_callback_url=url)
     sender.send(MESSAGE)
     sender.send(Message(TO, "no id"))
     sender.close()
@@ -149,8 +153,8 @@ def test_a_status_callback_carries_our_id_and_keeps_its_query(
     assert without_id == url
 
 
-def test_an_id_of_any_characters_survives_the_callback(simulator: TwilioSimulator) -> None:
-    sender = TwilioSender(
+def test_an_id_of_any_characters_survives_the_callback(simulator: TwilioSimulator, new_sender: NewSender) -> None:
+    sender = new_sender(
         ACCOUNT_SID, AUTH_TOKEN, from_number=FROM, base_url=simulator.url, status_callback_url="https://x.invalid/"
     )
     sender.send(Message(TO, "hello", id="spring & sale:7/é?#+"))
@@ -158,8 +162,8 @@ def test_an_id_of_any_characters_survives_the_callback(simulator: TwilioSimulato
     assert parse_qs(urlsplit(posted(simulator)["StatusCallback"][0]).query) == {"smsretry_id": ["spring & sale:7/é?#+"]}
 
 
-def test_an_api_key_logs_in_for_the_account(simulator: TwilioSimulator) -> None:
-    sender = TwilioSender(
+def test_an_api_key_logs_in_for_the_account(simulator: TwilioSimulator, new_sender: NewSender) -> None:
+    sender = new_sender(
         ACCOUNT_SID,
         api_key=simulator.api_key,
         api_secret=simulator.api_secret,
@@ -171,8 +175,8 @@ def test_an_api_key_logs_in_for_the_account(simulator: TwilioSimulator) -> None:
     assert simulator.text_count == 1
 
 
-def test_wrong_credentials_are_an_auth_failure(simulator: TwilioSimulator) -> None:
-    sender = TwilioSender(ACCOUNT_SID, "wrong", from_number=FROM, base_url=simulator.url)
+def test_wrong_credentials_are_an_auth_failure(simulator: TwilioSimulator, new_sender: NewSender) -> None:
+    sender = new_sender(ACCOUNT_SID, "wrong", from_number=FROM, base_url=simulator.url)
     outcome = Dispatcher(sender).attempt(MESSAGE)
     sender.close()
     assert isinstance(outcome, GaveUp)
@@ -180,9 +184,9 @@ def test_wrong_credentials_are_an_auth_failure(simulator: TwilioSimulator) -> No
     assert outcome.cause is not None, "the client's own exception comes along"
 
 
-def test_the_environment_is_read_at_the_first_use(simulator: TwilioSimulator) -> None:
+def test_the_environment_is_read_at_the_first_use(simulator: TwilioSimulator, new_sender: NewSender) -> None:
     env: dict[str, str] = {}
-    sender = TwilioSender.from_env(env)
+    sender = new_sender.from_env(env)
     env.update(ENV, TWILIO_BASE_URL=simulator.url)
     sender.send(MESSAGE)
     sender.close()
@@ -198,40 +202,42 @@ def test_the_environment_is_read_at_the_first_use(simulator: TwilioSimulator) ->
         (list(ENV), "TWILIO_ACCOUNT_SID is missing"),
     ],
 )
-def test_what_is_missing_in_the_environment_is_told_by_its_name_at_the_first_use(without: list[str], told: str) -> None:
-    sender = TwilioSender.from_env({name: value for name, value in ENV.items() if name not in without})
+def test_what_is_missing_in_the_environment_is_told_by_its_name_at_the_first_use(
+    without: list[str], told: str, new_sender: NewSender
+) -> None:
+    sender = new_sender.from_env({name: value for name, value in ENV.items() if name not in without})
     with pytest.raises(ConfigurationError, match=told) as caught:
         sender.send(MESSAGE)
     assert sender.classify(caught.value).kind is FailureKind.SENDER_CONFIG
 
 
 @pytest.mark.parametrize("have", ["TWILIO_API_KEY", "TWILIO_API_SECRET"])
-def test_half_an_api_key_is_none(have: str) -> None:
+def test_half_an_api_key_is_none(have: str, new_sender: NewSender) -> None:
     missing = {"TWILIO_API_KEY": "TWILIO_API_SECRET", "TWILIO_API_SECRET": "TWILIO_API_KEY"}[have]
     with pytest.raises(ConfigurationError, match=f"{missing} is missing"):
-        TwilioSender.from_env({**ENV, have: "x"}).send(MESSAGE)
+        new_sender.from_env({**ENV, have: "x"}).send(MESSAGE)
 
 
-def test_a_blank_variable_is_missing() -> None:
+def test_a_blank_variable_is_missing(new_sender: NewSender) -> None:
     with pytest.raises(ConfigurationError, match="TWILIO_AUTH_TOKEN is missing"):
-        TwilioSender.from_env({**ENV, "TWILIO_AUTH_TOKEN": "  "}).send(MESSAGE)
+        new_sender.from_env({**ENV, "TWILIO_AUTH_TOKEN": "  "}).send(MESSAGE)
 
 
-def test_arguments_are_told_by_their_own_names() -> None:
+def test_arguments_are_told_by_their_own_names(new_sender: NewSender) -> None:
     with pytest.raises(ConfigurationError, match="account_sid is missing"):
-        TwilioSender(None, "token", from_number=FROM).send(MESSAGE)
+        new_sender(None, "token", from_number=FROM).send(MESSAGE)
     with pytest.raises(ConfigurationError, match="auth_token is missing"):
-        TwilioSender(ACCOUNT_SID, from_number=FROM).send(MESSAGE)
+        new_sender(ACCOUNT_SID, from_number=FROM).send(MESSAGE)
 
 
-def test_two_default_senders_are_one_too_many() -> None:
+def test_two_default_senders_are_one_too_many(new_sender: NewSender) -> None:
     with pytest.raises(ConfigurationError, match="from_number and messaging_service_sid are both set"):
-        TwilioSender(ACCOUNT_SID, AUTH_TOKEN, from_number=FROM, messaging_service_sid=SERVICE).send(MESSAGE)
+        new_sender(ACCOUNT_SID, AUTH_TOKEN, from_number=FROM, messaging_service_sid=SERVICE).send(MESSAGE)
 
 
-def test_an_option_goes_before_the_environment(simulator: TwilioSimulator) -> None:
+def test_an_option_goes_before_the_environment(simulator: TwilioSimulator, new_sender: NewSender) -> None:
     env = {**ENV, "TWILIO_BASE_URL": "http://127.0.0.1:1", "TWILIO_AUTH_TOKEN": "wrong"}
-    sender = TwilioSender.from_env(
+    sender = new_sender.from_env(
         env,
         messaging_service_sid=SERVICE,
         base_url=simulator.url,
@@ -245,20 +251,20 @@ def test_an_option_goes_before_the_environment(simulator: TwilioSimulator) -> No
 
 @pytest.mark.parametrize("option", ["base_url", "status_callback_url"])
 @pytest.mark.parametrize("url", ["localhost:9", "http://[::1", "http://", "http://h:port", "http://h/ x", 7])
-def test_a_url_must_be_one(option: str, url: Any) -> None:
+def test_a_url_must_be_one(option: str, url: Any, new_sender: NewSender) -> None:
     with pytest.raises(ConfigurationError, match=f"{option} must be a URL that begins with https:// or http://, got"):
-        TwilioSender(ACCOUNT_SID, AUTH_TOKEN, **{option: url})
+        new_sender(ACCOUNT_SID, AUTH_TOKEN, **{option: url})
 
 
-def test_a_url_in_the_environment_is_told_by_its_name_at_the_first_use() -> None:
+def test_a_url_in_the_environment_is_told_by_its_name_at_the_first_use(new_sender: NewSender) -> None:
     with pytest.raises(ConfigurationError, match="TWILIO_BASE_URL must be a URL"):
-        TwilioSender.from_env({**ENV, "TWILIO_BASE_URL": "localhost:9"}).send(MESSAGE)
+        new_sender.from_env({**ENV, "TWILIO_BASE_URL": "localhost:9"}).send(MESSAGE)
 
 
 @pytest.mark.parametrize("url", ["http://u:secret@h", "http://u:secret@h:port", "u:secret@h"])
-def test_a_password_in_a_url_is_not_shown(url: str) -> None:
+def test_a_password_in_a_url_is_not_shown(url: str, new_sender: NewSender) -> None:
     try:
-        shown = repr(TwilioSender(ACCOUNT_SID, AUTH_TOKEN, base_url=url))
+        shown = repr(new_sender(ACCOUNT_SID, AUTH_TOKEN, base_url=url))
     except ConfigurationError as error:
         shown = str(error)
     assert "secret" not in shown
@@ -267,20 +273,24 @@ def test_a_password_in_a_url_is_not_shown(url: str) -> None:
 
 @pytest.mark.parametrize("name", ["account_sid", "auth_token", "api_key", "api_secret"])
 @pytest.mark.parametrize("value", ["tök€n", "to ken\n", 7])
-def test_credentials_that_no_header_can_carry_are_told_at_once_and_not_shown(name: str, value: Any) -> None:
+def test_credentials_that_no_header_can_carry_are_told_at_once_and_not_shown(
+    name: str, value: Any, new_sender: NewSender
+) -> None:
     given = {"account_sid": ACCOUNT_SID, "auth_token": AUTH_TOKEN, name: value}
     with pytest.raises(ConfigurationError, match=f"{name} must be a str of printable ASCII") as caught:
-        TwilioSender(**given)
+        new_sender(**given)
     assert str(value) not in str(caught.value)
 
 
-def test_credentials_in_the_environment_that_no_header_can_carry_are_told_at_the_first_use() -> None:
+def test_credentials_in_the_environment_that_no_header_can_carry_are_told_at_the_first_use(
+    new_sender: NewSender,
+) -> None:
     with pytest.raises(ConfigurationError, match="TWILIO_AUTH_TOKEN must be a str of printable ASCII"):
-        TwilioSender.from_env({**ENV, "TWILIO_AUTH_TOKEN": "tök€n"}).send(MESSAGE)
+        new_sender.from_env({**ENV, "TWILIO_AUTH_TOKEN": "tök€n"}).send(MESSAGE)
 
 
-def test_an_account_may_be_named_beside_the_environment() -> None:
-    sender = TwilioSender.from_env(ENV, account_sid="AC" + "7" * 32)
+def test_an_account_may_be_named_beside_the_environment(new_sender: NewSender) -> None:
+    sender = new_sender.from_env(ENV, account_sid="AC" + "7" * 32)
     assert sender.account_key == "twilio:AC" + "7" * 32
 
 
@@ -300,30 +310,30 @@ def test_an_account_may_be_named_beside_the_environment() -> None:
         ("timeout_s", True),
     ],
 )
-def test_a_bad_number_is_told_at_once(option: str, value: float) -> None:
+def test_a_bad_number_is_told_at_once(option: str, value: float, new_sender: NewSender) -> None:
     with pytest.raises(ConfigurationError, match=option):
-        TwilioSender(ACCOUNT_SID, AUTH_TOKEN, **{option: value})  # type: ignore[arg-type]
+        new_sender(ACCOUNT_SID, AUTH_TOKEN, **{option: value})  # type: ignore[arg-type]
 
 
-def test_region_and_edge_do_not_bend_a_base_url(simulator: TwilioSimulator) -> None:
+def test_region_and_edge_do_not_bend_a_base_url(simulator: TwilioSimulator, new_sender: NewSender) -> None:
     env = {**ENV, "TWILIO_BASE_URL": f"{simulator.url}/", "TWILIO_REGION": "ie1", "TWILIO_EDGE": "dublin"}
-    sender = TwilioSender.from_env(env)
+    sender = new_sender.from_env(env)
     sender.send(MESSAGE)
     sender.close()
     assert simulator.text_count == 1
 
 
-def test_a_repr_tells_no_secret_and_no_number(simulator: TwilioSimulator) -> None:
+def test_a_repr_tells_no_secret_and_no_number(simulator: TwilioSimulator, new_sender: NewSender) -> None:
     secrets = {"auth_token": AUTH_TOKEN, "api_secret": "a-secret", "from_number": FROM}
-    sender = TwilioSender(ACCOUNT_SID, api_key="SK123", base_url=simulator.url, **secrets)  # type: ignore[arg-type]
-    told = f"{sender!r} {TwilioSender.from_env(ENV)!r} {sender.__dict__!r}"
+    sender = new_sender(ACCOUNT_SID, api_key="SK123", base_url=simulator.url, **secrets)  # type: ignore[arg-type]
+    told = f"{sender!r} {new_sender.from_env(ENV)!r} {sender.__dict__!r}"
     assert all(secret not in told for secret in (*secrets.values(), ACCOUNT_SID))
-    assert repr(sender) == f"TwilioSender(account_sid='***55', from_number='***06', base_url={simulator.url!r})"
-    assert repr(TwilioSender.from_env({})) == "TwilioSender.from_env()"
+    assert repr(sender) == f"{new_sender.name}(account_sid='***55', from_number='***06', base_url={simulator.url!r})"
+    assert repr(new_sender.from_env({})) == f"{new_sender.name}.from_env()"
 
 
 def test_nothing_that_is_logged_names_a_number_a_text_or_a_secret(
-    sender: TwilioSender, simulator: TwilioSimulator, caplog: pytest.LogCaptureFixture
+    sender: Sender, simulator: TwilioSimulator, caplog: pytest.LogCaptureFixture
 ) -> None:
     simulator.script(*(FAULTS[name] for name in ("invalid_number", "cut_headers", "lost_after_taken", "server_error")))
     with caplog.at_level(logging.DEBUG):
@@ -336,7 +346,8 @@ def test_nothing_that_is_logged_names_a_number_a_text_or_a_secret(
     assert FROM[1:] not in caplog.text
     assert MESSAGE.body not in caplog.text
     assert AUTH_TOKEN not in caplog.text
-    assert "Messages.json?To=***23" in caplog.text, "urllib3 tells of the request all the same"
+    if "urllib3" in caplog.text:
+        assert "Messages.json?To=***23" in caplog.text, "urllib3 tells of the request all the same"
 
 
 def test_a_sender_at_module_level_opens_and_loads_nothing() -> None:
@@ -368,7 +379,7 @@ def test_without_the_client_installed_the_extra_is_named() -> None:
     assert done.stdout.strip().endswith("False")
 
 
-def test_a_closed_sender_opens_anew(sender: TwilioSender, simulator: TwilioSimulator) -> None:
+def test_a_closed_sender_opens_anew(sender: Sender, simulator: TwilioSimulator) -> None:
     sender.send(MESSAGE)
     sender.close()
     sender.close()
@@ -393,10 +404,10 @@ def test_a_connection_idle_for_long_is_not_used_again() -> None:
     assert ports[0] == ports[1] != ports[2]
 
 
-def test_a_lost_answer_is_looked_up_and_found(simulator: TwilioSimulator) -> None:
+def test_a_lost_answer_is_looked_up_and_found(simulator: TwilioSimulator, new_sender: NewSender) -> None:
     simulator.script(FAULTS["server_error_taken"])
     clock = FakeClock(datetime.now(UTC))
-    sender = TwilioSender(ACCOUNT_SID, AUTH_TOKEN, from_number=FROM, base_url=simulator.url, clock=clock)
+    sender = new_sender(ACCOUNT_SID, AUTH_TOKEN, from_number=FROM, base_url=simulator.url, clock=clock)
     dispatcher = Dispatcher(sender, clock=clock)
     first = dispatcher.attempt(MESSAGE)
     assert isinstance(first, RetryAfter)
@@ -409,10 +420,12 @@ def test_a_lost_answer_is_looked_up_and_found(simulator: TwilioSimulator) -> Non
     assert (simulator.posts, simulator.text_count) == (1, 1)
 
 
-def test_an_answer_lost_before_the_text_was_taken_is_repeated_once_it_is_settled(simulator: TwilioSimulator) -> None:
+def test_an_answer_lost_before_the_text_was_taken_is_repeated_once_it_is_settled(
+    simulator: TwilioSimulator, new_sender: NewSender
+) -> None:
     simulator.script(FAULTS["lost_before_taken"])
     clock = FakeClock(datetime.now(UTC))
-    sender = TwilioSender(ACCOUNT_SID, AUTH_TOKEN, from_number=FROM, base_url=simulator.url, clock=clock)
+    sender = new_sender(ACCOUNT_SID, AUTH_TOKEN, from_number=FROM, base_url=simulator.url, clock=clock)
     dispatcher = Dispatcher(sender, clock=clock)
     outcome = dispatcher.attempt(MESSAGE)
     waited_s = 0.0
@@ -427,7 +440,7 @@ def test_an_answer_lost_before_the_text_was_taken_is_repeated_once_it_is_settled
 
 
 def test_a_refusal_that_names_the_number_reaches_analytics_without_it(
-    sender: TwilioSender, simulator: TwilioSimulator
+    sender: Sender, simulator: TwilioSimulator
 ) -> None:
     simulator.script(Refused(code=21211))
     outcome = Dispatcher(sender).attempt(MESSAGE)
@@ -435,6 +448,6 @@ def test_a_refusal_that_names_the_number_reaches_analytics_without_it(
     assert outcome.failure.detail.startswith("The 'To' number ***23 is not a valid phone number.")
 
 
-def test_a_look_up_without_configuration_cannot_tell() -> None:
-    answer = TwilioSender.from_env({}).find(MESSAGE, since=NOW)
+def test_a_look_up_without_configuration_cannot_tell(new_sender: NewSender) -> None:
+    answer = new_sender.from_env({}).find(MESSAGE, since=NOW)
     assert answer == CannotTell("TWILIO_ACCOUNT_SID is missing. Set it to what Twilio's console shows.")

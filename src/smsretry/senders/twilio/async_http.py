@@ -24,6 +24,7 @@ from requests.utils import DEFAULT_CA_BUNDLE_PATH, prepend_scheme_if_needed, sel
 from twilio.base.client_base import ClientBase  # type: ignore[import-untyped]
 from twilio.base.version import Version  # type: ignore[import-untyped]
 from twilio.http.response import Response  # type: ignore[import-untyped]
+from urllib3.util.wait import wait_for_read
 from yarl import URL
 
 from smsretry.core.mask import mask_numbers_in
@@ -39,8 +40,6 @@ the closing end cannot know whether it arrived."""
 
 _ROOT: Final = "https://api.twilio.com"
 _FORM: Final = "application/x-www-form-urlencoded"
-_QUIET_S: Final = 0.1
-"""After so long without a request the loop may have stood still, and does not know yet which connections have ended."""
 _NO_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None)
 """The deadlines are ours: see `Session` and `_Connector`."""
 
@@ -56,16 +55,17 @@ class Session:
         self, account: Account, env: Mapping[str, str], *, max_connections: int, connect_s: float, idle_s: float
     ) -> None:
         self._account = account
-        self._loop = asyncio.get_running_loop()
-        self._last_used_s = 0.0
-        self._root = _root_of(account, env)
-        self._messages = self._root.join(URL(account.messages_path))
-        way = _Way.to(self._root)
-        headers = {
+        root = _root_of(account, env)
+        self._root = str(root).rstrip("/")
+        self._messages = URL(self._root + account.messages_path)
+        way = _Way.to(root)
+        # Given with each request: what a session has by itself it tells a proxy too.
+        self._headers = {
             "Authorization": _basic(account.username, account.password),
             "Accept": "application/json",
             "Accept-Encoding": "gzip, deflate",
             "User-Agent": "smsretry",
+            **({} if way.is_tunnel else way.proxy_headers),
         }
         self._http = aiohttp.ClientSession(
             connector=_Connector(
@@ -73,13 +73,12 @@ class Session:
             ),
             request_class=_Request,
             cookie_jar=aiohttp.DummyCookieJar(),
-            headers=headers if way.is_tunnel else headers | way.proxy_headers,
             proxy=way.proxy,
             timeout=_NO_TIMEOUT,
         )
         # A GET whose connection broke would be made again.
         self._http._retry_connection = False  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-        self._proxy_headers = way.proxy_headers or None
+        self._proxy_headers = way.proxy_headers if way.is_tunnel else None
         self._keeper = _kept_until_its_end(self._http)
 
     @property
@@ -131,24 +130,26 @@ class Session:
             try:
                 path = next(listing)
                 while True:
-                    answer, body = await self._answer("GET", self._root.join(URL(path, encoded=True)))
+                    answer, body = await self._answer("GET", URL(self._root + path))
                     path = listing.send((answer.status, body.decode("utf-8", "replace")))
             except StopIteration as end:
                 found: LookUp = end.value
                 return found
 
     async def _answer(self, method: str, url: URL, form: _Form | None = None) -> tuple[aiohttp.ClientResponse, bytes]:
-        if self._loop.time() - self._last_used_s > _QUIET_S:
-            await _turns(2)
         try:
             answer = await self._http.request(
-                method, url, data=form, allow_redirects=False, proxy_headers=self._proxy_headers
+                method,
+                url,
+                data=form,
+                headers=self._headers,
+                allow_redirects=False,
+                proxy_headers=self._proxy_headers,
             )
             body = await answer.read()
         except aiohttp.ClientResponseError as error:
             unreadable = _without_secrets(error)
         else:
-            self._last_used_s = self._loop.time()
             return answer, body
         raise unreadable
 
@@ -166,11 +167,6 @@ async def _kept_until_its_end(session: aiohttp.ClientSession) -> AsyncGenerator[
         yield
     finally:
         await session.close()
-
-
-async def _turns(count: int) -> None:
-    for _ in range(count):
-        await asyncio.sleep(0)
 
 
 class _Form(BytesPayload):
@@ -197,19 +193,36 @@ class _Connector(aiohttp.TCPConnector):
     def __init__(self, *, connect_s: float, **options: Any) -> None:
         super().__init__(**options)
         self._connect_s = connect_s
+        self._new: set[Any] = set()
+
+    async def connect(self, req: Any, traces: Any, timeout: Any) -> Any:  # noqa: ASYNC109  # aiohttp's name
+        """Return a connection that has not ended: a loop that stood still does not know yet which of them have."""
+        while True:
+            connection = await super().connect(req, traces, timeout)
+            if connection.protocol in self._new:
+                self._new.remove(connection.protocol)  # where TLS may have something to read from the beginning
+            elif wait_for_read(connection.transport.get_extra_info("socket"), 0.0):
+                connection.close()
+                continue
+            return connection
 
     async def _create_connection(self, req: Any, traces: Any, timeout: Any) -> Any:  # noqa: ASYNC109  # aiohttp's name
         """Connect; whatever goes wrong on the way says that no request was sent."""
         try:
             async with asyncio.timeout(self._connect_s):
-                return await super()._create_connection(req, traces, timeout)
+                made = await super()._create_connection(req, traces, timeout)
         except (TimeoutError, aiohttp.ClientConnectorError, aiohttp.InvalidURL):
             raise
         except aiohttp.ClientHttpProxyError as error:
             refused: Exception = _without_secrets(error)
-        except (aiohttp.ClientError, OSError, UnicodeError) as error:
+        except UnicodeError as error:
+            refused = aiohttp.ClientConnectorDNSError(req.connection_key, OSError(errno.EINVAL, str(error)))
+        except (aiohttp.ClientError, OSError) as error:
             why = OSError(errno.ECONNABORTED, f"connecting failed: {type(error).__name__}")
             refused = aiohttp.ClientConnectorError(req.connection_key, why)
+        else:
+            self._new.add(made)
+            return made
         # Out here the first exception is no context of this one: of a request it would mean that it may have arrived.
         raise refused
 

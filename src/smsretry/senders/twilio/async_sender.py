@@ -124,8 +124,9 @@ def _http_module() -> ModuleType:
     try:
         from smsretry.senders.twilio import async_http
     except ImportError as error:
+        missing = (error.name or "one").partition(".")[0]
         raise ConfigurationError(
-            f"AsyncTwilioSender needs the aiohttp and twilio packages ({error.name} is missing). "
+            f"AsyncTwilioSender needs the aiohttp and twilio packages ({missing} is missing). "
             "Run: pip install 'smsretry[aio]'"
         ) from error
     return async_http
