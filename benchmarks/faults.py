@@ -1,11 +1,13 @@
 """Show what every fault of the simulator becomes: ``python -m benchmarks.faults``.
 
-Each fault meets one send of the Twilio sender under the default policy, with a total timeout of ``TIMEOUT_S``. POSTs
-and texts are what the simulator counted at its own socket.
+Each fault meets one send of each of the Twilio senders under the default policy, with a total timeout of ``TIMEOUT_S``.
+POSTs and texts are what the simulator counted at its own socket.
 """
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -16,7 +18,7 @@ from smsretry.core.outcome import AttemptState, Deferred, GaveUp, RetryAfter
 from smsretry.core.policy import RetryPolicy
 from smsretry.dispatcher import utc_now
 from smsretry.errors import ConfigurationError
-from smsretry.senders.twilio import TwilioSender
+from smsretry.senders.twilio import AsyncTwilioSender, TwilioSender
 from smsretry.testing.simulator import FAULTS, Fault, TwilioSimulator
 
 TIMEOUT_S = 2.0
@@ -43,26 +45,33 @@ class Row:
 
 
 def main() -> None:
-    """Print the table."""
-    print(f"timeout_s = {TIMEOUT_S}; retry n follows after 2**n s\n")
+    """Print the tables."""
+    print(f"timeout_s = {TIMEOUT_S}; retry n follows after 2**n s")
+    for kind in (TwilioSender, AsyncTwilioSender):
+        print_table(kind)
+
+
+def print_table(kind: type[TwilioSender | AsyncTwilioSender]) -> None:
     header = f"{'fault':26} {'POSTs':>5} {'texts':>5}  {'kind':16} {'maybe sent':10} {'took s':>6}  decision"
-    print(f"{header}\n{'-' * len(header)}")
+    print(f"\n{kind.__name__}\n{header}\n{'-' * len(header)}")
     for name, fault in FAULTS.items():
-        print(row(name, fault).line(), flush=True)
-    print(row(DOWN, None).line())
+        print(row(kind, name, fault).line(), flush=True)
+    print(row(kind, DOWN, None).line())
 
 
-def row(name: str, fault: Fault | None) -> Row:
+def row(kind: type[TwilioSender | AsyncTwilioSender], name: str, fault: Fault | None) -> Row:
     """Send one text into ``fault``; None stands for a port that refuses."""
-    with TwilioSimulator(sent_after_s=3600) as simulator:
-        sender = sender_to(simulator)
-        warm_up(sender, simulator)
+    with TwilioSimulator(sent_after_s=3600) as simulator, asyncio.Runner() as runner:
+        sender = sender_to(kind, simulator)
+
+        def send() -> Receipt:
+            return sender.send(message()) if isinstance(sender, TwilioSender) else runner.run(sender.send(message()))
+
+        warm_up(send, simulator)
         simulator.down() if fault is None else simulator.script(fault)
         began_s = perf_counter()
-        answer = sent(sender)
-        took_s = perf_counter() - began_s
-        sender.close()
-        return judged(name, simulator, answer, took_s)
+        answer = sent(send, sender.classify)
+        return judged(name, simulator, answer, perf_counter() - began_s)
 
 
 def judged(name: str, simulator: TwilioSimulator, answer: Receipt | Failure, took_s: float) -> Row:
@@ -73,8 +82,10 @@ def judged(name: str, simulator: TwilioSimulator, answer: Receipt | Failure, too
     return Row(**counted, kind=answer.kind.value, maybe_sent=maybe_sent, decision=decision(answer))
 
 
-def sender_to(simulator: TwilioSimulator) -> TwilioSender:
-    return TwilioSender(
+def sender_to(
+    kind: type[TwilioSender | AsyncTwilioSender], simulator: TwilioSimulator
+) -> TwilioSender | AsyncTwilioSender:
+    return kind(
         simulator.account_sid,
         simulator.auth_token,
         from_number="+15005550006",
@@ -83,19 +94,19 @@ def sender_to(simulator: TwilioSimulator) -> TwilioSender:
     )
 
 
-def warm_up(sender: TwilioSender, simulator: TwilioSimulator) -> None:
-    """Load Twilio's client and open the connection first: neither belongs to the fault's time."""
-    sender.send(message())
+def warm_up(send: Callable[[], Receipt], simulator: TwilioSimulator) -> None:
+    """Load the client and open the connection first: neither belongs to the fault's time."""
+    send()
     simulator.reset()
 
 
-def sent(sender: TwilioSender) -> Receipt | Failure:
+def sent(send: Callable[[], Receipt], classify: Callable[[Exception], Failure]) -> Receipt | Failure:
     try:
-        return sender.send(message())
+        return send()
     except ConfigurationError:
         raise
     except Exception as error:  # noqa: BLE001  # as the dispatcher does
-        return sender.classify(error)
+        return classify(error)
 
 
 def message() -> Message:

@@ -13,6 +13,8 @@ import smsretry
 from smsretry import (
     Accepted,
     AnalyticsSink,
+    AsyncDispatcher,
+    AsyncSMSSender,
     AttemptState,
     ConfigurationError,
     Deferred,
@@ -45,8 +47,8 @@ from smsretry.adapters.callables import retrying, send_with_retry
 from smsretry.adapters.celery import deliver, sms_task
 from smsretry.core.classify import chain, classify_error
 from smsretry.errors import ProviderError
-from smsretry.ports import CanLookUp, CannotTell, Classifier, Clock, Found, LookUp, NotSeen
-from smsretry.senders.twilio import TwilioSender, classify_twilio_error
+from smsretry.ports import AsyncCanLookUp, CanLookUp, CannotTell, Classifier, Clock, Found, LookUp, NotSeen
+from smsretry.senders.twilio import AsyncTwilioSender, TwilioSender, classify_twilio_error
 from smsretry.sinks.log import LogSink
 from smsretry.store import SQLStore
 from smsretry.testing import FakeClock, RecordingSink, ScriptedSender, TwilioSimulator
@@ -314,6 +316,16 @@ def build_a_twilio_sender(env: dict[str, str]) -> TwilioSender:
     Dispatcher(sender, classify=classify_twilio_error)
     assert_type(askable.find(Message("+15005550006", "hi"), since=datetime.now(UTC)), LookUp)
     return TwilioSender.from_env(env)
+
+
+async def send_with_an_async_twilio_sender(message: Message, env: dict[str, str]) -> Outcome:
+    sender: AsyncSMSSender = AsyncTwilioSender("AC1", "token", from_number="+15005550001", max_connections=500)
+    askable: AsyncCanLookUp = AsyncTwilioSender.from_env(env, timeout_s=5.0)
+    receipt = await sender.send(message)
+    assert_type(receipt, Receipt)
+    print(await askable.find(message, since=datetime.now(UTC), exclude=[receipt.provider_id]))
+    async with AsyncTwilioSender.from_env() as closed_at_the_end:
+        return await AsyncDispatcher(closed_at_the_end).attempt(message)
 
 
 def build_a_task(app: Celery, dispatcher: Dispatcher, message: Message) -> None:

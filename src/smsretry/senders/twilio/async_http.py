@@ -14,9 +14,9 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import urlencode
 
 import aiohttp
+from aiohttp import hdrs
 from aiohttp.payload import BytesPayload
 from multidict import CIMultiDict, CIMultiDictProxy
 from requests import Session as Requests
@@ -31,7 +31,7 @@ from smsretry.core.mask import mask_numbers_in
 from smsretry.errors import ConfigurationError
 from smsretry.ports import LookUp, check_before_writing_async
 from smsretry.senders.twilio.account import API, Account
-from smsretry.senders.twilio.create import created_in, kept_headers, masked_body, without_sid
+from smsretry.senders.twilio.create import created_in, form_of, kept_headers, masked_body, without_sid
 from smsretry.senders.twilio.lookup import Listing
 
 LONGEST_IDLE_S: Final = 30.0
@@ -60,13 +60,15 @@ class Session:
         self._messages = URL(self._root + account.messages_path)
         way = _Way.to(root)
         # Given with each request: what a session has by itself it tells a proxy too.
-        self._headers = {
-            "Authorization": _basic(account.username, account.password),
-            "Accept": "application/json",
-            "Accept-Encoding": "gzip, deflate",
-            "User-Agent": "smsretry",
-            **({} if way.is_tunnel else way.proxy_headers),
-        }
+        self._headers = CIMultiDict(
+            {
+                hdrs.AUTHORIZATION: _basic(account.username, account.password),
+                hdrs.ACCEPT: "application/json",
+                hdrs.ACCEPT_ENCODING: "gzip, deflate",
+                hdrs.USER_AGENT: "smsretry",
+                **({} if way.is_tunnel else way.proxy_headers),
+            }
+        )
         self._http = aiohttp.ClientSession(
             connector=_Connector(
                 connect_s=connect_s, limit=max_connections, keepalive_timeout=idle_s, ssl=way.context or True
@@ -107,7 +109,7 @@ class Session:
         Raises Twilio's exception for an answer that is a refusal, with the answer's ``headers``; what aiohttp raises;
         and `smsretry.errors.ProviderError` for a success that names no SID.
         """
-        form = _Form(urlencode(fields, doseq="MediaUrl" in fields).encode())
+        form = _Form(form_of(fields))
         try:
             async with asyncio.timeout(total_s):
                 answer, body = await self._answer("POST", self._messages, form)
@@ -201,7 +203,7 @@ class _Connector(aiohttp.TCPConnector):
             connection = await super().connect(req, traces, timeout)
             if connection.protocol in self._new:
                 self._new.remove(connection.protocol)  # where TLS may have something to read from the beginning
-            elif wait_for_read(connection.transport.get_extra_info("socket"), 0.0):
+            elif _can_be_read(connection):
                 connection.close()
                 continue
             return connection
@@ -225,6 +227,11 @@ class _Connector(aiohttp.TCPConnector):
             return made
         # Out here the first exception is no context of this one: of a request it would mean that it may have arrived.
         raise refused
+
+
+def _can_be_read(connection: Any) -> bool:
+    """Say whether an idle connection has something to read: most likely its end."""
+    return wait_for_read(connection.transport.get_extra_info("socket"), 0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

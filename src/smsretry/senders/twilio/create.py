@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote_plus, urlencode, urlsplit, urlunsplit
 
 from smsretry.core.failure import Failure, FailureKind
 from smsretry.core.mask import mask_numbers_in
@@ -39,6 +39,12 @@ def create_fields(message: Message, account: Account, left_s: float, callback_ur
     if callback_url:
         fields["StatusCallback"] = _with_id(callback_url, message.id)
     return fields
+
+
+def form_of(fields: Mapping[str, Any]) -> bytes:
+    """Return the body of the POST that creates what ``fields`` say; a list becomes one field for each of its items."""
+    pairs = [(name, each) for name, value in fields.items() for each in (value if isinstance(value, list) else [value])]
+    return "&".join([f"{name}={quote_plus(str(value))}" for name, value in pairs]).encode()
 
 
 def created_in(text: str | bytes) -> Mapping[str, Any] | None:
