@@ -43,6 +43,7 @@ autodoc_default_options = {
 }
 # What Celery and SQLAlchemy say about a method that we override refers to pages of theirs.
 autodoc_inherit_docstrings = False
+autodoc_preserve_defaults = True  # the value of one is that of the machine which builds: os.environ
 
 html_theme = "furo"
 html_title = f"smsretry {release}"

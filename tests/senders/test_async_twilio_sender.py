@@ -262,17 +262,20 @@ def test_a_fork_gets_connections_of_its_own_and_leaves_those_of_its_parent_alone
     assert uses == [2, 3], "the parent keeps its connection, the child opens one"
 
 
-def test_closing_ends_what_is_on_its_way(simulator: TwilioSimulator) -> None:
+def test_closing_ends_what_is_on_its_way_and_what_waits_for_a_connection(simulator: TwilioSimulator) -> None:
     simulator.script(Hang())
 
-    async def close_early() -> Failure:
-        sender = sender_to(simulator.url, timeout_s=30.0)
+    async def close_early() -> list[Failure]:
+        sender = sender_to(simulator.url, timeout_s=30.0, max_connections=1)
         sending = asyncio.create_task(failure_of(sender))
         await asyncio.to_thread(simulator.wait_for, lambda: simulator.posts == 1)
+        waiting = asyncio.create_task(failure_of(sender))
+        await asyncio.sleep(0.01)
         await sender.close()
-        return await sending
+        return await asyncio.gather(sending, waiting)
 
-    assert asyncio.run(close_early()).maybe_sent
+    assert [failure.maybe_sent for failure in asyncio.run(close_early())] == [True, False]
+    assert simulator.posts == 1
 
 
 def checked_by(sender: AsyncTwilioSender, check: object) -> Receipt:

@@ -113,12 +113,11 @@ class Session:
         try:
             async with asyncio.timeout(total_s):
                 answer, body = await self._answer("POST", self._messages, form)
-        except TimeoutError as error:
-            if form.is_leaving or isinstance(error, aiohttp.ClientError):
+        except (TimeoutError, asyncio.CancelledError) as error:
+            if form.is_leaving or isinstance(error, aiohttp.ClientError) or _is_canceled():
                 raise
-            raise aiohttp.ConnectionTimeoutError(
-                "the time for this call was over before it had a connection"
-            ) from error
+            # Its time was over, or `close` took the connections for which it waited.
+            raise aiohttp.ConnectionTimeoutError("the call ended before it had a connection") from error
         if not 200 <= answer.status < 300:
             raise self._refusal(answer.status, body, kept_headers(answer.headers))
         created = created_in(body)
@@ -169,6 +168,11 @@ async def _kept_until_its_end(session: aiohttp.ClientSession) -> AsyncGenerator[
         yield
     finally:
         await session.close()
+
+
+def _is_canceled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 class _Form(BytesPayload):
