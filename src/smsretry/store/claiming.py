@@ -406,7 +406,7 @@ def _hold(schema: Schema) -> tuple[Any, ...]:
     return schema.holds.c.failure.label("hold_failure"), schema.holds.c.next_probe.label("hold_until")
 
 
-def _with_hold(schema: Schema, looked: sa.Select[Any], rows: Any) -> sa.Select[Any]:
+def _with_hold(schema: Schema, looked: Any, rows: Any) -> Any:
     return looked.select_from(rows.outerjoin(schema.holds, schema.holds.c.account == sa.bindparam("account")))
 
 

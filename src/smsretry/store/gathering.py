@@ -9,17 +9,20 @@ On SQLite alone, where the transaction holds the only write lock: what was read 
 
 from __future__ import annotations
 
+import collections
+import functools
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 import sqlalchemy as sa
 
 from smsretry.store.claiming import Claims, look_at_all_statement, read_columns
 from smsretry.store.moves import COUNTERS
-from smsretry.store.schema import DatabaseNow, Schema
+from smsretry.store.schema import DatabaseNow, Schema, UtcDateTime, sqlite_text
 from smsretry.store.writing import Writer
 
 
@@ -32,6 +35,10 @@ class Needs:
     """The fingerprint of the text that it begins."""
     account: str = ""
     event_id: str | None = None
+
+
+_Waiting = dict[tuple[str, ...], list[list[Any]]]
+"""Rows that are to be written, by their columns."""
 
 
 @dataclass(slots=True)
@@ -67,9 +74,9 @@ class Gathered:
         self._rows: dict[str, Any] = {}
         self._unknown_events: set[str] = set()
         self._touched: set[str] = set()
-        self._added_messages: list[dict[str, Any]] = []
-        self._added_attempts: list[dict[str, Any]] = []
-        self._changes: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+        self._added_messages: _Waiting = {}
+        self._added_attempts: _Waiting = {}
+        self._changes: _Waiting = {}
         self._counts: Counter[tuple[str, int, str]] = Counter()
 
     def read_ahead(self, needs: Iterable[Needs]) -> None:
@@ -79,8 +86,7 @@ class Gathered:
         self._looks = self._looked(begins)
         self._rows = self._locked([need.message_id for need in needs if need.text is None])
         events = [need.event_id for need in needs if need.event_id is not None]
-        known = self._connection.scalars(self._statements.known_events, {"names": json.dumps(events)}) if events else ()
-        self._unknown_events = set(events) - set(known)
+        self._unknown_events = set(events) - self._known(events)
 
     def execute(self, statement: Any, parameters: Any = None, **options: Any) -> Any:
         """Execute ``statement`` now, or answer it from what is known and write it later."""
@@ -104,15 +110,14 @@ class Gathered:
     def flush(self) -> None:
         """Write what waits, in the order in which rows are locked: messages, attempts, counters."""
         run = self._statements
-        if self._added_messages:
-            self._connection.execute(run.add_message, self._added_messages)
-            self._added_messages = []
-        if self._added_attempts:
-            self._connection.execute(run.add_attempt, self._added_attempts)
-            self._added_attempts = []
-        for rows in self._changes.values():
-            self._connection.execute(run.change_message, rows)
-        self._changes = {}
+        for write, waiting in (
+            (run.add_messages, self._added_messages),
+            (run.add_attempts, self._added_attempts),
+            (run.change_messages, self._changes),
+        ):
+            for columns, rows in waiting.items():
+                self._connection.execute(write(columns), {"rows": json.dumps(rows, ensure_ascii=False)})
+            waiting.clear()
         self._flush_counts()
 
     def _flush_counts(self) -> None:
@@ -132,13 +137,19 @@ class Gathered:
         if not alone or len(accounts) != 1:
             return {}
         asked = {"asked": json.dumps(alone), "account": accounts.pop()}
-        return {row.asked_id: row for row in self._connection.execute(self._statements.look_all, asked)}
+        return {row.asked_id: row for row in self._read(self._statements.look_at_all, asked)}
 
     def _locked(self, ids: Sequence[str]) -> dict[str, Any]:
-        if not ids:
-            return {}
-        found = self._connection.execute(self._statements.lock_all, {"names": json.dumps(ids)})
-        return {row.id: row for row in found}
+        return {row.id: row for row in self._read(self._statements.lock_all, {"names": json.dumps(ids)})} if ids else {}
+
+    def _known(self, events: Sequence[str]) -> set[str]:
+        if not events:
+            return set()
+        return set(self._connection.scalars(self._statements.known_events, {"names": json.dumps(events)}))
+
+    def _read(self, reading: Reading, parameters: Mapping[str, Any]) -> Iterator[Any]:
+        text: str = self._connection.execute(reading.statement, parameters).scalar_one()
+        return map(reading.row, json.loads(text))
 
     def look(self, keys: Mapping[str, Any]) -> _Read | None:
         """Answer what a begin reads."""
@@ -154,7 +165,7 @@ class Gathered:
     def add_message(self, row: Mapping[str, Any]) -> _Written:
         """Add a message that a look has shown not to be there."""
         self._touched.add(row["id"])
-        self._added_messages.append(dict(row))
+        _add(self._added_messages, row)
         return _ONE
 
     def add_attempt(self, row: Mapping[str, Any]) -> _Written | None:
@@ -162,13 +173,13 @@ class Gathered:
         if row["event_id"] not in self._unknown_events:
             return None
         self._unknown_events.discard(row["event_id"])
-        self._added_attempts.append(dict(row))
+        _add(self._added_attempts, row)
         return _ONE
 
     def change_message(self, columns: Mapping[str, Any]) -> _Written:
         """Change columns of a message."""
         self._touched.add(columns["message_id"])
-        self._changes.setdefault(tuple(columns), []).append(dict(columns))
+        _add(self._changes, columns)
         return _ONE
 
     def count(self, added: Mapping[str, Any]) -> _Written:
@@ -180,31 +191,47 @@ class Gathered:
         return _ONE
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Read all rows of ``columns`` as one JSON array, and build them again.
+
+    sqlite3 lets go of Python's lock, and waits for it, at every row that it steps to: a loop that is busy in another
+    thread would make each of them late.
+    """
+
+    statement: sa.Select[Any]
+    build: Callable[[Iterable[Any]], Any]
+    times: tuple[int, ...]
+
+    @classmethod
+    def of(cls, rows: sa.Select[Any]) -> Reading:
+        """Return what reads ``rows``."""
+        columns = rows.subquery().c
+        names = [column.name for column in columns]
+        all_rows = sa.select(sa.func.json_group_array(sa.func.json_array(*columns)))
+        times = tuple(n for n, column in enumerate(columns) if isinstance(column.type, UtcDateTime))
+        make: Any = collections.namedtuple("Row", names)  # type: ignore[misc]  # noqa: PYI024  # the tables' own names
+        return cls(all_rows, make._make, times)
+
+    def row(self, values: list[Any]) -> Any:
+        """Return one row."""
+        for place in self.times:
+            text = values[place]
+            if text is not None:
+                values[place] = datetime.fromisoformat(f"{text}+00:00")
+        return self.build(values)
+
+
 Handle = Callable[[Gathered, Mapping[str, Any]], _Read | _Written | None]
 """Answer a statement with these parameters; None leaves it to the database."""
 
 
-@dataclass(slots=True)
 class Statements:
     """Hold the statements that are gathered, and those that stand for many."""
 
-    schema: Schema
-    claims: Claims
-    writer: Writer
-    ours: dict[int, Handle] = field(init=False)
-    look_all: Any = field(init=False)
-    lock_all: Any = field(init=False)
-    known_events: Any = field(init=False)
-    add_message: Any = field(init=False)
-    add_attempt: Any = field(init=False)
-    change_message: Any = field(init=False)
-    count: Any = field(init=False)
-
-    def __post_init__(self) -> None:
-        claims, writer = self.claims, self.writer
-        self.add_message, self.add_attempt = claims.insert, writer.add_attempt
-        self.change_message, self.count = writer.change_message, writer.count_statement
-        self.ours = {
+    def __init__(self, schema: Schema, claims: Claims, writer: Writer) -> None:
+        self.count = writer.count_statement
+        self.ours: dict[int, Handle] = {
             id(claims.look): Gathered.look,
             id(claims.lock): Gathered.lock,
             id(claims.insert): Gathered.add_message,
@@ -212,14 +239,40 @@ class Statements:
             id(writer.change_message): Gathered.change_message,
             id(writer.count_statement): Gathered.count,
         }
-        messages, attempts = self.schema.messages, self.schema.attempts
-        self.look_all = look_at_all_statement(self.schema)
-        self.lock_all = sa.select(*read_columns(self.schema), DatabaseNow().label("now")).where(
-            messages.c.id.in_(_names())
-        )
+        messages, attempts = schema.messages, schema.attempts
+        self.look_at_all = Reading.of(look_at_all_statement(schema))
+        here = sa.select(*read_columns(schema), DatabaseNow().label("now")).where(messages.c.id.in_(_names()))
+        self.lock_all = Reading.of(here)
         self.known_events = sa.select(attempts.c.event_id).where(attempts.c.event_id.in_(_names()))
+        self.add_messages = functools.cache(functools.partial(_insert, messages))
+        self.add_attempts = functools.cache(functools.partial(_insert, attempts))
+        self.change_messages = functools.cache(functools.partial(_update, messages))
+
+
+def _insert(table: sa.Table, columns: tuple[str, ...]) -> sa.Insert:
+    """Return what adds the rows in ``rows``, which have ``columns``."""
+    rows, values = _rows(len(columns))
+    return sa.insert(table).from_select(list(columns), sa.select(*values).select_from(rows), include_defaults=False)
+
+
+def _update(table: sa.Table, columns: tuple[str, ...]) -> sa.Update:
+    """Return what changes the rows in ``rows``, which have ``columns``; the first of these is the key."""
+    _, values = _rows(len(columns))
+    changed: dict[str, Any] = dict(zip(columns[1:], values[1:], strict=True))
+    return sa.update(table).values({**changed, "changed_at": DatabaseNow()}).where(table.c.id == values[0])
+
+
+def _rows(count: int) -> tuple[Any, list[Any]]:
+    """Return the JSON array ``rows``, of arrays, and the values of each."""
+    rows = sa.func.json_each(sa.bindparam("rows")).table_valued("value", name="row")
+    return rows, [sa.func.json_extract(rows.c.value, f"$[{place}]") for place in range(count)]
 
 
 def _names() -> Any:
     """Return the strings in the JSON array ``names``: one parameter, however many they are."""
     return sa.select(sa.func.json_each(sa.bindparam("names")).table_valued("value").c.value)
+
+
+def _add(waiting: _Waiting, row: Mapping[str, Any]) -> None:
+    values = [sqlite_text(value) if isinstance(value, datetime) else value for value in row.values()]
+    waiting.setdefault(tuple(row), []).append(values)
