@@ -272,7 +272,7 @@ def test_closing_ends_what_is_on_its_way_and_what_waits_for_a_connection(simulat
         waiting = asyncio.create_task(failure_of(sender))
         await asyncio.sleep(0.01)
         await sender.close()
-        return await asyncio.gather(sending, waiting)
+        return [await sending, await waiting]
 
     assert [failure.maybe_sent for failure in asyncio.run(close_early())] == [True, False]
     assert simulator.posts == 1
