@@ -372,7 +372,7 @@ def look_statement(schema: Schema) -> sa.Select[Any]:
     locked = _locked_row(schema)
     like = _like_until(schema, locked.c.fingerprint, sa.bindparam("text"), sa.bindparam("key"))
     always = sa.select(sa.literal(1).label("one")).subquery("always")
-    looked = sa.select(locked, DatabaseNow().label("now"), like, *_hold(schema))
+    looked: Any = sa.select(locked, DatabaseNow().label("now"), like, *_hold(schema))
     return _with_hold(schema, looked, always.outerjoin(locked, sa.true()))
 
 
@@ -385,7 +385,9 @@ def look_at_all_statement(schema: Schema) -> sa.Select[Any]:
     asked = sa.func.json_each(sa.bindparam("asked")).table_valued("value")
     key, text = (sa.func.json_extract(asked.c.value, place) for place in ("$[0]", "$[1]"))
     like = _like_until(schema, messages.c.fingerprint, text, key)
-    looked = sa.select(*read_columns(schema), DatabaseNow().label("now"), like, *_hold(schema), key.label("asked_id"))
+    looked: Any = sa.select(
+        *read_columns(schema), DatabaseNow().label("now"), like, *_hold(schema), key.label("asked_id")
+    )
     return _with_hold(schema, looked, asked.outerjoin(messages, messages.c.id == key))
 
 
@@ -406,8 +408,11 @@ def _hold(schema: Schema) -> tuple[Any, ...]:
     return schema.holds.c.failure.label("hold_failure"), schema.holds.c.next_probe.label("hold_until")
 
 
-def _with_hold(schema: Schema, looked: Any, rows: Any) -> Any:
-    return looked.select_from(rows.outerjoin(schema.holds, schema.holds.c.account == sa.bindparam("account")))
+def _with_hold(schema: Schema, looked: Any, rows: Any) -> sa.Select[Any]:
+    with_hold: sa.Select[Any] = looked.select_from(
+        rows.outerjoin(schema.holds, schema.holds.c.account == sa.bindparam("account"))
+    )
+    return with_hold
 
 
 def _check_like(message: Message, prints: Fingerprints, first: Fingerprints) -> None:
