@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -227,6 +228,8 @@ class Setting:
     counts_frozen_time: bool = True
     """False where the clock that the workers measure leases with stands still: rule 6 broken."""
     listing_at_last: Listing = Listing.COMPLETE
+    refuses_at_last: bool = False
+    """True where the account stays refused for ever."""
 
     def policy(self) -> RetryPolicy:
         return RetryPolicy(
@@ -359,7 +362,7 @@ class World:
 
     def settle_down(self) -> None:
         """Let all faults stop, and every message end."""
-        self.provider.refuses_until_s = 0.0
+        self.provider.refuses_until_s = math.inf if self.setting.refuses_at_last else 0.0
         well = Fate(listing=self.setting.listing_at_last)
         most = self.steps + MOST_STEPS_TO_END
         while still := [key for key, one in self.known.items() if one.end is None and not self.keeper.has_ended(key)]:
@@ -785,6 +788,7 @@ def random_setting(dice: Random, choices: Sequence[OnUnknown]) -> Setting:
         choice=dice.choice(choices),
         retries=dice.choice([0, 1, 3, 3, 12, 12]),
         listing_at_last=dice.choice([Listing.COMPLETE, Listing.COMPLETE, Listing.FORBIDDEN]),
+        refuses_at_last=dice.random() < 0.2,
     )
 
 

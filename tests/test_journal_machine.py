@@ -67,6 +67,7 @@ settings_of_a_world = st.builds(
     choice=st.sampled_from(CHOICES),
     retries=st.sampled_from([3, 0, 1, 12]),
     listing_at_last=st.sampled_from([Listing.COMPLETE, Listing.FORBIDDEN]),
+    refuses_at_last=st.sampled_from([False, False, True]),
 )
 fates = st.builds(
     Fate,

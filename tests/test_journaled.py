@@ -494,16 +494,53 @@ def test_a_message_that_waited_too_long_for_its_account_ends_with_the_refusal() 
     assert len(desk.sender.sent) == 2
 
 
+def test_a_message_alone_behind_a_refused_account_ends_once_it_has_waited_long_enough() -> None:
+    desk = Desk(*[REFUSED] * 50, max_deferral_s=300.0)
+    end = desk.until_ended()
+    assert isinstance(end, GaveUp)
+    assert (end.failure, end.reason, end.attempts) == (REFUSED, GiveUpReason.EXPIRED, 1)
+    assert len(desk.sender.sent) == 6  # at once, and each minute of five
+    assert [type(event).__name__ for event in desk.sink.events] == ["MessageDeferred"] * 5 + ["MessageFailed"]
+
+
+def test_a_message_alone_and_in_doubt_behind_a_refused_account_ends_too() -> None:
+    desk = Desk(TimeoutError(), *[REFUSED] * 50, max_deferral_s=300.0)
+    end = desk.until_ended()
+    assert isinstance(end, GaveUp)
+    assert (end.failure, end.reason) == (REFUSED, GiveUpReason.EXPIRED)
+    assert len(desk.sender.sent) == 7
+
+
+@pytest.mark.parametrize("lost", [ConnectionRefusedError(), TimeoutError()], ids=["never there", "no answer"])
+def test_a_probe_that_nobody_answered_leaves_the_account_on_hold(lost: Exception) -> None:
+    desk = Desk(REFUSED, lost)
+    probing = replace(OTHER, body="another text")
+    put_off(desk.attempt(), DeferReason.ON_HOLD)
+    desk.clock.advance(60.0)
+    assert isinstance(desk.attempt(probing), RetryAfter)
+    put_off(desk.attempt(), DeferReason.ON_HOLD)
+    assert len(desk.sender.sent) == 2
+
+
+@pytest.mark.parametrize("answer", [RATE_LIMITED, WRONG_NUMBER], ids=["rate limited", "refused number"])
+def test_a_probe_that_failed_for_another_reason_than_the_account_opens_it(answer: Failure) -> None:
+    desk = Desk(REFUSED, answer)
+    put_off(desk.attempt(), DeferReason.ON_HOLD)
+    desk.clock.advance(60.0)
+    desk.attempt(replace(OTHER, body="another text"))
+    assert isinstance(desk.attempt(), Accepted)
+
+
 def test_a_message_in_doubt_that_waited_too_long_for_its_account_is_asked_about_before_it_ends() -> None:
     desk = Desk(TimeoutError(), *[REFUSED] * 5, max_deferral_s=100.0)
-    probing = replace(OTHER, body="another text")
+    probing = [replace(OTHER, id=f"probe{number}", body=f"text {number}") for number in range(3)]
     assert isinstance(desk.attempt(), RetryAfter)
-    put_off(desk.attempt(probing), DeferReason.ON_HOLD)
+    put_off(desk.attempt(probing[0]), DeferReason.ON_HOLD)
     desk.clock.advance(41.0)
     put_off(desk.attempt(), DeferReason.ON_HOLD)
-    for _ in range(2):
+    for probe in probing[1:]:
         desk.clock.advance(60.0)
-        put_off(desk.attempt(probing), DeferReason.ON_HOLD)
+        put_off(desk.attempt(probe), DeferReason.ON_HOLD)
     end = desk.attempt()
     assert isinstance(end, GaveUp)
     assert (end.failure.kind, end.reason) == (FailureKind.AUTH, GiveUpReason.EXPIRED)

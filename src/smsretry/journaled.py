@@ -21,7 +21,7 @@ from smsretry.core.lookup import CannotTell, Found, NotSeen
 from smsretry.core.message import Message
 from smsretry.core.outcome import Accepted, AttemptState, DeferReason, Deferred, GaveUp, GiveUpReason, Outcome
 from smsretry.errors import ConfigurationError, InvalidMessage, ProviderError
-from smsretry.judge import Judge, event_of, on_hold, refused_account
+from smsretry.judge import Judge, event_of, on_hold, refused_account, waited_too_long, was_answered
 from smsretry.ports import Clock, Journal
 from smsretry.steps import Ask, Find, SendChecked, Step, Steps
 
@@ -168,11 +168,12 @@ class Journaled:
             return outcome
         claim, account, refused = turn.claim, self.account, refused_account(outcome)
         if refused is None:
-            if claim.probes:
+            if claim.probes and was_answered(outcome):
                 yield from self._note("reopen", lambda journal: journal.reopen(account))
             return outcome
         yield from self._note("hold", lambda journal: journal.hold(account, refused))
-        return on_hold(claim.state, refused, turn.clock())
+        now = turn.clock()
+        return on_hold(claim.state, refused, now) if self.judge.may_wait(claim.state, now) else waited_too_long(outcome)
 
     def _note(self, verb: str, question: Callable[[Journal], None]) -> Steps[None]:
         try:

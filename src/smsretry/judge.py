@@ -32,6 +32,7 @@ _CLOCKS_APART: Final = timedelta(seconds=300)
 """How far before the doubtful send a look-up begins: worker and provider clocks differ."""
 _RESENDING: Final = frozenset({OnUnknown.RESEND, OnUnknown.LOOK_UP_OR_RESEND})
 _REFUSED_ACCOUNTS: Final = frozenset({FailureKind.AUTH, FailureKind.ACCOUNT})
+_NO_ANSWERS: Final = frozenset({FailureKind.TEMPORARY, FailureKind.LOST_ANSWER})
 _NOT_ASKED: Final = "the sender cannot be asked"
 
 
@@ -94,11 +95,12 @@ class Judge:
         elif isinstance(decided, Deferred) and decided.delay_s == 0.0:
             decision = (yield from self._settle(message, decided.state, now)) or decided
         refused = refused_account(decision) if self.holds else None
-        if refused is not None and self._may_wait(state, now):
+        if refused is not None and self.may_wait(state, now):
             return on_hold(state, refused, now)
         return replace(decision, cause=error) if isinstance(decision, GaveUp) else decision
 
-    def _may_wait(self, state: AttemptState, now: datetime) -> bool:
+    def may_wait(self, state: AttemptState, now: datetime) -> bool:
+        """Say whether a message has not yet been put off for as long as it may be."""
         return now - (state.deferred_since or now) < timedelta(seconds=self.policy.max_deferral_s)
 
     def _classified(self, error: Exception) -> Failure:
@@ -166,9 +168,20 @@ class Judge:
 
 def refused_account(outcome: Outcome) -> Failure | None:
     """Return the failure where the provider refuses the account itself."""
+    failure = _failure_in(outcome)
+    return failure if failure is not None and failure.kind in _REFUSED_ACCOUNTS else None
+
+
+def was_answered(outcome: Outcome) -> bool:
+    """Say whether a send that led to ``outcome`` reached the provider and was answered."""
+    failure = _failure_in(outcome)
+    return failure is None or failure.kind not in _NO_ANSWERS
+
+
+def _failure_in(outcome: Outcome) -> Failure | None:
     match outcome:
-        case GaveUp(failure) | Deferred(state=AttemptState(ending=GaveUp(failure))):
-            return failure if failure.kind in _REFUSED_ACCOUNTS else None
+        case RetryAfter(failure=failure) | GaveUp(failure) | Deferred(state=AttemptState(ending=GaveUp(failure))):
+            return failure
         case _:
             return None
 
@@ -177,6 +190,18 @@ def on_hold(state: AttemptState, refused: Failure, now: datetime) -> Deferred:
     """Put off a message that was to be sent with ``state`` until its account is asked for again."""
     due = now + timedelta(seconds=PROBE_EVERY_S)
     return Deferred(PROBE_EVERY_S, DeferReason.ON_HOLD, state.with_deferral(now, due), refused)
+
+
+def waited_too_long(outcome: Outcome) -> Outcome:
+    """End a message that its account's refusal led to ``outcome`` once it has waited for the account long enough."""
+    match outcome:
+        case GaveUp():
+            return replace(outcome, reason=GiveUpReason.EXPIRED)
+        case Deferred(state=AttemptState(ending=GaveUp() as ending)):  # in doubt: it is asked about first
+            ending = replace(ending, reason=GiveUpReason.EXPIRED)
+            return replace(outcome, state=replace(outcome.state, ending=ending))
+        case _:
+            return outcome
 
 
 def complain(text: str, *values: object) -> None:
