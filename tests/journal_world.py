@@ -608,7 +608,7 @@ class Watched:
 
     def finish(self, claim: Claim, /, outcome: Outcome, event: Event) -> Any:
         instead = self._call(self._journal.finish, claim, outcome, event)
-        if isinstance(outcome, Accepted):
+        if isinstance(outcome, Accepted) and (instead is None or not outcome.looked_up):
             self._worker.world.known[str(claim.message.id)].is_proven = True
         return instead
 

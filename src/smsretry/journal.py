@@ -116,8 +116,10 @@ class MemoryJournal:
         del event  # it goes to the sinks
         with self._lock:
             now = self._clock()
-            kept = self._noted(self._kept[str(claim.message.id)], outcome)
+            kept = self._kept[str(claim.message.id)]
             entry = claims.finish(kept.entry, claim, outcome)
+            if isinstance(outcome, Accepted) and not (entry is None and claims.is_found(claim, outcome)):
+                kept = self._noted(kept, outcome)
             finished_at = kept.finished_at if entry is None else now
             self._kept[str(claim.message.id)] = replace(kept, entry=entry or kept.entry, finished_at=finished_at)
             return claims.instead(kept.entry, now) if entry is None else None
@@ -176,10 +178,8 @@ class MemoryJournal:
         self._held[account] = replace(held, next_probe=now + timedelta(seconds=PROBE_EVERY_S))
         return True, None
 
-    def _noted(self, kept: _Kept, outcome: Outcome) -> _Kept:
+    def _noted(self, kept: _Kept, outcome: Accepted) -> _Kept:
         """Note the provider's id of a text that it took, the second of a message too."""
-        if not isinstance(outcome, Accepted):
-            return kept
         known = kept.provider_ids | {outcome.receipt.provider_id}
         if len(known) > max(1, len(kept.provider_ids)):
             _log.error("%s was taken by the provider more than once: %s", kept.message.id, ", ".join(sorted(known)))

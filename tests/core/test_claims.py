@@ -275,6 +275,25 @@ def test_what_belongs_to_an_earlier_round_changes_nothing_in_this_one(outcome: O
     assert claims.finish(again, claim_of(frozen), outcome) is None
 
 
+def test_what_a_look_up_found_counts_under_a_claim_that_is_held_and_when_it_is_said_again() -> None:
+    found = replace(TAKEN, looked_up=True)
+    frozen = claimed()
+    over = claimed(frozen, nonce="n2", at=after(LEASE_S))
+    assert claims.finish(over, claim_of(frozen), found) is None
+    entry = finished(over, found)
+    assert entry.end == found
+    assert claims.finish(entry, claim_of(over), found) == entry
+    assert claims.finish(entry, claim_of(frozen), replace(TAKEN_TWICE, looked_up=True)) is None
+
+
+def test_the_provider_s_id_that_came_along_counts_like_an_answer_of_its_own() -> None:
+    claim = replace(claim_of(claimed()), state=AttemptState(provider_id="SM1"))
+    over = claimed(claimed(), nonce="n2", at=after(LEASE_S))
+    entry = claims.finish(over, claim, replace(TAKEN, looked_up=True))
+    assert entry is not None
+    assert isinstance(entry.end, Accepted)
+
+
 # Evidence --------------------------------------------------------------------------------------------------------
 
 

@@ -198,6 +198,8 @@ def finish(entry: Entry, claim: Claim, outcome: Outcome) -> Entry | None:
     if claim.state.round != entry.state.round:
         return None
     if isinstance(outcome, Accepted):
+        if is_found(claim, outcome) and not _holds(entry, claim.epoch) and entry.end != outcome:
+            return None
         return replace(_closed(entry), end=entry.end if isinstance(entry.end, Accepted) else outcome)
     if entry.epoch != claim.epoch or entry.end not in (None, outcome):
         return None
@@ -210,6 +212,15 @@ def finish(entry: Entry, claim: Claim, outcome: Outcome) -> Entry | None:
             return replace(_closed(entry), end=replace(outcome, cause=None))
         case _ as unreachable:
             assert_never(unreachable)
+
+
+def is_found(claim: Claim, outcome: Accepted) -> bool:
+    """Say whether a look-up alone says that the text was taken.
+
+    That counts only while the claim is held: whoever froze over the look-up may have found a text that another message
+    with the same words was sent as meanwhile.
+    """
+    return outcome.looked_up and claim.state.provider_id is None
 
 
 def instead(entry: Entry, now: datetime) -> Ended | Busy:

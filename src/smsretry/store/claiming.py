@@ -116,7 +116,8 @@ class Claims:
         before = entry_of(row)
         after = claims.finish(before, claim, outcome)
         if after is None:
-            if isinstance(outcome, Accepted):  # in an earlier round: its id belongs to no other text
+            if isinstance(outcome, Accepted) and not claims.is_found(claim, outcome):
+                # in an earlier round: its id belongs to no other text
                 self._writer.note(connection, fact_of(event))
             return claims.instead(before, row.now)
         erased = {"body": None} if after.end is not None and not may_be_mended(after.end) else {}

@@ -256,6 +256,24 @@ def check_an_acceptance_beats_another_end(make_journal: MakeJournal, pass_time: 
     _expect("A message that was taken ended as taken", Ended(end), _begin(journal, message))
 
 
+def check_a_look_up_counts_under_its_claim_alone(make_journal: MakeJournal, pass_time: PassTime) -> None:
+    """Finish a lost claim with what a look-up found: by now that may be the text of another message."""
+    journal, message = make_journal(), _message("frozen-look-up")
+    frozen = _claimed(journal, message)
+    pass_time(LEASE_S + 1)
+    holder = _claimed(journal, message)
+    found = replace(_accepted(frozen), looked_up=True)
+    _is_busy("What a lost claim has found counts for nothing", _finish(journal, frozen, found))
+    end = _refused(holder)
+    _finish(journal, holder, end)
+    like = _claimed(journal, _message("like-it"))
+    others = journal.others(like, since=like.now - timedelta(seconds=300))
+    _expect("What a lost claim has found is no id of that message", frozenset(), others.provider_ids)
+    _finish(journal, like, replace(_accepted(like), receipt=found.receipt))
+    _expect("What a lost claim has found ends nothing", Ended(end), _finish(journal, frozen, found))
+    _expect("An end holds against what a lost claim has found", Ended(end), _begin(journal, message))
+
+
 def check_a_finish_may_be_repeated(make_journal: MakeJournal, pass_time: PassTime) -> None:
     """Finish twice, as after a lost answer: the second time must be no news."""
     del pass_time
@@ -413,6 +431,7 @@ CHECKS: Final[tuple[Callable[[MakeJournal, PassTime], None], ...]] = (
     check_a_lost_claim_changes_nothing,
     check_an_acceptance_counts_whoever_tells_it,
     check_an_acceptance_beats_another_end,
+    check_a_look_up_counts_under_its_claim_alone,
     check_a_finish_may_be_repeated,
     check_a_released_message_is_free,
     check_evidence_settles,
@@ -505,6 +524,10 @@ class JournalContract(ABC):
     def test_an_acceptance_beats_another_end(self) -> None:
         """Run `check_an_acceptance_beats_another_end`."""
         check_an_acceptance_beats_another_end(self.make_journal, self.pass_time)
+
+    def test_a_look_up_counts_under_its_claim_alone(self) -> None:
+        """Run `check_a_look_up_counts_under_its_claim_alone`."""
+        check_a_look_up_counts_under_its_claim_alone(self.make_journal, self.pass_time)
 
     def test_a_finish_may_be_repeated(self) -> None:
         """Run `check_a_finish_may_be_repeated`."""
