@@ -547,6 +547,19 @@ def test_a_message_in_doubt_that_waited_too_long_for_its_account_is_asked_about_
     assert desk.sender.looked_up == [MESSAGE]
 
 
+@pytest.mark.parametrize(
+    ("listed", "opened"), [(NotSeen(FakeClock()() + timedelta(seconds=200.0)), True), (CannotTell("401"), False)]
+)
+def test_a_look_up_that_the_provider_answers_opens_the_account(listed: LookUp, *, opened: bool) -> None:
+    desk = Desk(TimeoutError(), REFUSED, max_retries=0)
+    desk.sender.listed = listed
+    in_doubt = desk.attempt()
+    put_off(desk.attempt(replace(OTHER, body="another text")), DeferReason.ON_HOLD)
+    desk.clock.advance(61.0)
+    assert isinstance(desk.attempt(after=in_doubt), GaveUp if opened else Deferred)
+    assert isinstance(desk.attempt(replace(OTHER, id="m3", body="one more")), Accepted if opened else Deferred)
+
+
 @pytest.mark.parametrize("verb", ["hold", "reopen"])
 def test_a_hold_that_could_not_be_written_loses_nothing(verb: str, caplog: pytest.LogCaptureFixture) -> None:
     desk = Desk(REFUSED)

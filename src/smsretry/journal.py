@@ -85,7 +85,7 @@ class MemoryJournal:
             entry, answer = claims.begin(kept.entry, Asked(hint=hint, nonce=nonce, lease_s=lease_s), now)
             if not isinstance(answer, Granted):
                 return answer
-            probes, held = (False, None) if entry.state.provider_id else self._probe(account, now)
+            probes, held = self._probe(account, now) if claims.needs_account(entry, answer) else (False, None)
             if held is not None and not claims.has_waited(entry, kept.message, now, most_deferred_s):
                 waits = claims.put_on_hold(kept.entry, until=held.next_probe, now=now)
                 self._kept[str(message.id)] = replace(kept, entry=waits)

@@ -164,11 +164,9 @@ class Journaled:
 
     def _held(self, turn: _Turn, outcome: Outcome) -> Steps[Outcome]:
         """Put the account on hold where the provider has just refused it, and serve it again where it is served."""
-        if not turn.sent:
-            return outcome
-        claim, account, refused = turn.claim, self.account, refused_account(outcome)
+        claim, account, refused = turn.claim, self.account, refused_account(outcome) if turn.sent else None
         if refused is None:
-            if claim.probes and was_answered(outcome):
+            if claim.probes and (was_answered(outcome) if turn.sent else turn.listed):
                 yield from self._note("reopen", lambda journal: journal.reopen(account))
             return outcome
         yield from self._note("hold", lambda journal: journal.hold(account, refused))
@@ -224,6 +222,8 @@ class _Turn:
     ends_at: float = field(init=False)
     may_send: bool = field(init=False)
     sent: bool = False
+    listed: bool = False
+    """True where the provider answered a look-up with a listing."""
     lost_claim: bool = False
 
     def __post_init__(self) -> None:
@@ -279,6 +279,7 @@ class _Turn:
         # Where this raises, the look-up settles nothing.
         others: Others = yield Ask(lambda journal: journal.others(self.claim, since=asked.since))
         answer = yield replace(asked, exclude=(*asked.exclude, *others.provider_ids))
+        self.listed = isinstance(answer, Found | NotSeen)
         match answer:
             case Found() if others.unsure:
                 return CannotTell("a message with this text ended as unknown, and what is listed may be that one")

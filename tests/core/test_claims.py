@@ -371,6 +371,12 @@ def test_a_message_waits_for_its_account_no_longer_than_it_may_be_sent() -> None
     assert claims.has_waited(PLANNED, urgent, after(10.1), 300.0)
 
 
+def test_whoever_writes_what_is_known_or_settles_what_a_dead_sender_left_needs_no_account() -> None:
+    assert claims.needs_account(PLANNED, Granted(None))
+    assert not claims.needs_account(PLANNED, Granted(NOW))
+    assert not claims.needs_account(Entry(state=AttemptState(provider_id="SM1")), Granted(None))
+
+
 # Cancel and send anew --------------------------------------------------------------------------------------------
 
 

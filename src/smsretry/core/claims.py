@@ -234,6 +234,11 @@ def busy(entry: Entry, now: datetime) -> Busy:
     return Busy(max(_LEAST_WAIT_S, _seconds(until - now)))
 
 
+def needs_account(entry: Entry, granted: Granted) -> bool:
+    """Say whether a claim is there to ask or to send: not to write what is known, or what a dead sender left."""
+    return entry.state.provider_id is None and granted.dead_since is None
+
+
 def has_waited(entry: Entry, message: Message, now: datetime, most_deferred_s: float) -> bool:
     """Say whether a message has waited as long as it may for an account that is on hold."""
     since = entry.state.deferred_since or now

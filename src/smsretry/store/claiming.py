@@ -9,6 +9,7 @@ and, on PostgreSQL, after the wait for that lock.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +23,7 @@ from smsretry.core import claims
 from smsretry.core.claims import PROBE_EVERY_S, Asked, Begun, Busy, Claim, Ended, Entry, Granted, OnHold, Others
 from smsretry.core.events import Event
 from smsretry.core.failure import Failure
-from smsretry.core.message import Message
+from smsretry.core.message import LONGEST_ID, Message
 from smsretry.core.outcome import Accepted, GaveUp, Outcome
 from smsretry.errors import InvalidMessage
 from smsretry.store.database import Database
@@ -85,12 +86,12 @@ class Claims:
             message=message,
             prints=prints,
             asked=asked,
-            account=account,
+            account=_account_key(account),
             most_deferred_s=most_deferred_s,
             rerun=rerun,
         )
         self._lock_recipient(connection, prints)
-        keys = {"key": message.id, "account": account, "text": prints.text}
+        keys = {"key": message.id, "account": wanted.account, "text": prints.text}
         while True:  # twice at most, where another one writes the row between the look and the insert
             found = connection.execute(self.look, keys).one()
             first = self._first(found, message, prints, rerun=rerun)
@@ -154,12 +155,12 @@ class Claims:
         """Note that the provider refuses ``account``."""
         now = self._writer.now(connection)
         values = {"failure": json.dumps(failure.to_dict()), "next_probe": now + _PROBE_EVERY}
-        insert = self._database.insert(self._holds).values(account=account, since=now, **values)
+        insert = self._database.insert(self._holds).values(account=_account_key(account), since=now, **values)
         connection.execute(insert.on_conflict_do_update(index_elements=["account"], set_=values))
 
     def reopen(self, connection: sa.Connection, account: str) -> None:
         """Note that the provider serves ``account`` again."""
-        connection.execute(sa.delete(self._holds).where(self._holds.c.account == account))
+        connection.execute(sa.delete(self._holds).where(self._holds.c.account == _account_key(account)))
 
     def plan(
         self,
@@ -233,7 +234,7 @@ class Claims:
         if not isinstance(answer, Granted):
             return (None if after is before else after), answer
         probes, refused = False, None
-        if found.hold_failure is not None and after.state.provider_id is None:
+        if found.hold_failure is not None and claims.needs_account(after, answer):
             probes = found.hold_until <= now and self._may_probe(connection, wanted.account, now)
             refused = None if probes else Failure.from_dict(json.loads(found.hold_failure))
         if refused is not None and not claims.has_waited(after, first, now, wanted.most_deferred_s):
@@ -425,6 +426,12 @@ def _check_like(message: Message, prints: Fingerprints, first: Fingerprints) -> 
         f"The id {message.id} belongs to a message with another {what}: its fingerprint is {first.text[:12]}, "
         f"that of this one {prints.text[:12]}. Use an id of its own for each message."
     )
+
+
+def _account_key(account: str) -> str:
+    """Return what names ``account`` in its column: a hash of it where it does not fit."""
+    fits = len(account) <= LONGEST_ID and account.isprintable()
+    return account if fits else hashlib.sha256(account.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _is_open(row: Any) -> bool:

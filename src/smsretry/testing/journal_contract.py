@@ -402,6 +402,34 @@ def check_a_hold_does_not_last_for_ever(make_journal: MakeJournal, pass_time: Pa
     _expect("What waited for too long is told why", (_REFUSED, False), (claim.refused, claim.probes))
 
 
+def check_what_a_dead_sender_left_needs_no_account(make_journal: MakeJournal, pass_time: PassTime) -> None:
+    """Put an account on hold whose sender has died: what it left is settled, and leaves it to others to ask."""
+    journal, message = make_journal(), _message("dead-on-hold")
+    _claimed(journal, message)
+    pass_time(LEASE_S + 1)
+    journal.hold(_ACCOUNT, _REFUSED)
+    over = _claimed(journal, message)
+    told = (over.dead_since is not None, over.probes, over.refused)
+    _expect("A dead claim is settled while the account is on hold", (True, False, None), told)
+    pass_time(max(LEASE_S, _PROBE_EVERY_S) + 1)
+    _expect("What sends nothing does not ask for the account", False, _claimed(journal, message).probes)
+    fresh = _claimed(journal, _message("fresh-on-hold", body="another text"))
+    _holds("Whoever may send asks for the account", fresh.probes)
+
+
+def check_an_account_may_have_any_name(make_journal: MakeJournal, pass_time: PassTime) -> None:
+    """Put accounts with long and odd names on hold: each must be, and none of them another one."""
+    del pass_time
+    journal = make_journal()
+    for number, account in enumerate((_ACCOUNT * 100, "an\x00account", f"{_ACCOUNT * 100}-too")):
+        message = _message(f"named-{number}", body=f"text {number}")
+        journal.release(_claimed(journal, message, account=account))
+        journal.hold(account, _REFUSED)
+        _is_on_hold(_begin(journal, message, account=account))
+    journal.reopen(_ACCOUNT * 100)
+    _claimed(journal, _message("named-again", body="one more"), account=_ACCOUNT * 100)
+
+
 def check_many_that_waited_ask_once(make_journal: MakeJournal, pass_time: PassTime) -> None:
     """Let many messages wait for as long as they may: still one of them asks, and the others end unsent."""
     journal, messages = make_journal(), [_message(f"many-{number}", body=f"text {number}") for number in range(3)]
@@ -442,6 +470,8 @@ CHECKS: Final[tuple[Callable[[MakeJournal, PassTime], None], ...]] = (
     check_a_rerun_sends_the_first_text,
     check_an_account_on_hold_lets_one_ask,
     check_a_hold_does_not_last_for_ever,
+    check_what_a_dead_sender_left_needs_no_account,
+    check_an_account_may_have_any_name,
     check_many_that_waited_ask_once,
 )
 """Every check: call each with a function that makes the journal and one that lets its clock go on."""
@@ -568,6 +598,14 @@ class JournalContract(ABC):
     def test_a_hold_does_not_last_for_ever(self) -> None:
         """Run `check_a_hold_does_not_last_for_ever`."""
         check_a_hold_does_not_last_for_ever(self.make_journal, self.pass_time)
+
+    def test_what_a_dead_sender_left_needs_no_account(self) -> None:
+        """Run `check_what_a_dead_sender_left_needs_no_account`."""
+        check_what_a_dead_sender_left_needs_no_account(self.make_journal, self.pass_time)
+
+    def test_an_account_may_have_any_name(self) -> None:
+        """Run `check_an_account_may_have_any_name`."""
+        check_an_account_may_have_any_name(self.make_journal, self.pass_time)
 
     def test_many_that_waited_ask_once(self) -> None:
         """Run `check_many_that_waited_ask_once`."""
