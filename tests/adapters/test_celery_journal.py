@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -311,6 +311,23 @@ def test_what_the_header_says_is_a_hint_and_the_journal_knows_better(store):
     first, second = published(app)
     assert (state_of(first).retries, state_of(second).retries) == (1, 2)
     assert len(sender.sent) == 2
+
+
+@pytest.mark.parametrize("apart_s", [-3_600, 3_600])
+def test_a_retry_is_due_by_the_clock_of_the_worker_whatever_that_of_the_journal_shows(store, apart_s):
+    app = celery_app()
+    task = own_task(app)
+
+    def clock() -> datetime:
+        return datetime.now(UTC) + timedelta(seconds=apart_s)
+
+    _, dispatcher = journaled(store, [BUSY], clock=clock)
+    with running(task), pytest.raises(Retry):
+        deliver(task, dispatcher, MESSAGE)
+    [again] = published(app)
+    due = state_of(again).due
+    assert due is not None
+    assert 0 < (due - clock()).total_seconds() <= 2
 
 
 # --- a broker that takes no retry ---

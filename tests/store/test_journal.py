@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
+import sqlalchemy as sa
 from tests.store.clock import pass_time
+from tests.store.conftest import emptied
 from tests.store.held import REFUSED, WORKERS, campaign_of
 from tests.store.journeys import attempt, begin, claimed, everything_in, message, miscounted, row_of
 from tests.store.told import BUSY, NO_NUMBER, accepted, failed, retry
@@ -209,6 +212,22 @@ def test_other_rounds_of_a_message_are_other_messages(store: SQLStore) -> None:
     assert (claim.state.round, store.others(claim, since=claim.now)) == (2, of_first_round)
 
 
+def test_an_answer_that_comes_a_round_too_late_is_kept_as_the_id_of_another_text(store: SQLStore) -> None:
+    frozen = claimed(store, message("m"))
+    pass_time(store, 61)
+    holder = claimed(store, message("m"))
+    refused = Failure.of(FailureKind.AUTH, code=20003)
+    store.finish(holder, GaveUp(refused, GiveUpReason.PERMANENT, 1), failed("m", failure=refused))
+    assert len(store.mended("spring", FailureKind.AUTH)) == 1
+    receipt = Receipt("twilio", "SM-first-round", frozen.now)
+    late = replace(accepted("m", sid="SM-first-round"), at=frozen.now)
+    assert isinstance(store.finish(frozen, Accepted(receipt), late), Busy)
+    claim = claimed(store, message("m"))
+    of_first_round = Others(provider_ids=frozenset({"SM-first-round"}))
+    assert (claim.state.round, store.others(claim, since=claim.now)) == (2, of_first_round)
+    assert miscounted(store) == {}
+
+
 def test_one_of_many_threads_asks_whether_an_account_is_served_again(store: SQLStore) -> None:
     store.hold("a", REFUSED)
     pass_time(store, 61)
@@ -225,6 +244,23 @@ def test_one_of_many_threads_asks_whether_an_account_is_served_again(store: SQLS
         thread.join()
     assert [answer.probes for answer in answers if isinstance(answer, Claim)] == [True]
     assert [0 < answer.left_s <= 60 for answer in answers if isinstance(answer, OnHold)] == [True] * 7
+
+
+@pytest.mark.integration
+def test_whoever_finds_another_one_asking_at_that_moment_waits_for_a_minute(postgres_store: SQLStore) -> None:
+    store = emptied(postgres_store)
+    store.hold("a", REFUSED)
+    pass_time(store, 61)
+    holds = store._schema.holds
+    with ThreadPoolExecutor(1) as pool:
+        with store._database._ready_engine().begin() as other:
+            other.execute(sa.update(holds).values(next_probe=datetime.now(UTC) + timedelta(seconds=60)))
+            second = pool.submit(begin, store, message("m"))
+            while not other.scalar(sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")):
+                wait([second], timeout=0.01)
+        answer = second.result()
+    assert isinstance(answer, OnHold)
+    assert 59 < answer.left_s <= 60
 
 
 def test_evidence_is_not_held_up_by_a_refused_account(store: SQLStore) -> None:

@@ -290,6 +290,14 @@ def test_a_message_without_a_campaign_is_sent_once_more(store: SQLStore) -> None
     assert (store.campaign_summary(None).pending, miscounted(store)) == (1, {})
 
 
+def test_what_was_just_requeued_is_not_handed_over_beside_it(store: SQLStore) -> None:
+    attempt(store, message("m"), REFUSED)
+    requeue(store, Queue(), campaign="spring", kind="sender_config")
+    assert store.overdue(grace_s=0.0) == ()
+    pass_time(store, 2)
+    assert [one.message_id for one in store.overdue(grace_s=0.0)] == ["m"]
+
+
 def test_a_new_round_has_all_its_retries(store: SQLStore) -> None:
     attempt(store, message("m"), BUSY)
     pass_time(store, 10)

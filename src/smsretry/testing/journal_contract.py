@@ -320,6 +320,16 @@ def check_like_messages_wait_for_each_other(make_journal: MakeJournal, pass_time
     _claimed(journal, other)
 
 
+def check_a_like_message_waits_until_its_deadline(make_journal: MakeJournal, pass_time: PassTime) -> None:
+    """Begin a message whose deadline passed while a like one is at work: it must be claimed, to end as expired."""
+    del pass_time
+    journal = make_journal()
+    first = _claimed(journal, _message("like-1", body="the same"))
+    in_time, late = (first.now + timedelta(seconds=seconds) for seconds in (LEASE_S, -1.0))
+    _is_busy("A message waits", _begin(journal, _message("in-time", body="the same", send_before=in_time)))
+    _claimed(journal, _message("late", body="the same", send_before=late))
+
+
 def check_like_messages_do_not_begin_at_once(make_journal: MakeJournal, pass_time: PassTime) -> None:
     """Begin several like messages from threads at once: exactly one may have its claim."""
     del pass_time
@@ -344,6 +354,21 @@ def check_others_are_known(make_journal: MakeJournal, pass_time: PassTime) -> No
     others = journal.others(claim, since=claim.now - timedelta(seconds=300))
     wanted = Others(provider_ids=frozenset({"SM-taken"}))
     _expect("Ids of other messages to the recipient are known, and only these", wanted, others)
+
+
+def check_a_like_message_that_ended_as_unknown_is_known(make_journal: MakeJournal, pass_time: PassTime) -> None:
+    """Ask about others where one with the same text ended as unknown: what a look-up finds may be that one's."""
+    journal = make_journal()
+    for name, more in (("unknown", {}), ("of-another-text", {"body": "another text"}), ("sure", {"to": "+15005550009"})):
+        claim = _claimed(journal, _message(f"like-{name}", **more))
+        _finish(journal, claim, _unknown(claim) if name != "sure" else _refused(claim))
+    asking = {"body": "a secret"}, {"body": "one more text"}, {"to": "+15005550009"}
+    claims = [_claimed(journal, _message(f"asking-{number}", **more)) for number, more in enumerate(asking)]
+    unsure = [journal.others(claim, since=claim.now).unsure for claim in claims]
+    _expect("A look-up is unsure where a like message ended as unknown, and only there", [True, False, False], unsure)
+    pass_time(2 * 86_400.0)
+    later = claims[0].now + timedelta(days=2)
+    _expect("A like message of days ago is none that is listed", False, journal.others(claims[0], since=later).unsure)
 
 
 def check_another_message_is_refused(make_journal: MakeJournal, pass_time: PassTime) -> None:
@@ -464,8 +489,10 @@ CHECKS: Final[tuple[Callable[[MakeJournal, PassTime], None], ...]] = (
     check_a_released_message_is_free,
     check_evidence_settles,
     check_like_messages_wait_for_each_other,
+    check_a_like_message_waits_until_its_deadline,
     check_like_messages_do_not_begin_at_once,
     check_others_are_known,
+    check_a_like_message_that_ended_as_unknown_is_known,
     check_another_message_is_refused,
     check_a_rerun_sends_the_first_text,
     check_an_account_on_hold_lets_one_ask,
@@ -575,6 +602,10 @@ class JournalContract(ABC):
         """Run `check_like_messages_wait_for_each_other`."""
         check_like_messages_wait_for_each_other(self.make_journal, self.pass_time)
 
+    def test_a_like_message_waits_until_its_deadline(self) -> None:
+        """Run `check_a_like_message_waits_until_its_deadline`."""
+        check_a_like_message_waits_until_its_deadline(self.make_journal, self.pass_time)
+
     def test_like_messages_do_not_begin_at_once(self) -> None:
         """Run `check_like_messages_do_not_begin_at_once`."""
         check_like_messages_do_not_begin_at_once(self.make_journal, self.pass_time)
@@ -582,6 +613,10 @@ class JournalContract(ABC):
     def test_others_are_known(self) -> None:
         """Run `check_others_are_known`."""
         check_others_are_known(self.make_journal, self.pass_time)
+
+    def test_a_like_message_that_ended_as_unknown_is_known(self) -> None:
+        """Run `check_a_like_message_that_ended_as_unknown_is_known`."""
+        check_a_like_message_that_ended_as_unknown_is_known(self.make_journal, self.pass_time)
 
     def test_another_message_is_refused(self) -> None:
         """Run `check_another_message_is_refused`."""
