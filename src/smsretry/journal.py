@@ -80,7 +80,8 @@ class MemoryJournal:
             now = self._clock()
             kept = self._kept.setdefault(str(message.id), _Kept(message))
             _check_same(kept.message, message, rerun=rerun)
-            if kept.entry.may_wait and (busy := self._like(kept.message, now)) is not None:
+            may_wait = kept.entry.may_wait and not claims.is_late(kept.message, now)
+            if may_wait and (busy := self._like(kept.message, now)) is not None:
                 return busy
             entry, answer = claims.begin(kept.entry, Asked(hint=hint, nonce=nonce, lease_s=lease_s), now)
             if not isinstance(answer, Granted):

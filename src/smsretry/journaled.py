@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, assert_never
 
-from smsretry.core.claims import Begun, Busy, Claim, Ended, NotDue, OnHold, Others, with_nonce
+from smsretry.core.claims import Begun, Busy, Claim, Ended, NotDue, OnHold, Others, is_late, with_nonce
 from smsretry.core.events import Event
 from smsretry.core.failure import Failure, FailureKind
 from smsretry.core.lookup import CannotTell, Found, NotSeen
@@ -293,8 +293,7 @@ class _Turn:
         """Make sure that the claim is ours and lasts longer than a send, and that it is not too late; raise if not."""
         if not (self.may_send and self._is_long_enough()):
             yield from self._renew()
-        send_before = self.claim.message.send_before
-        if send_before is not None and self.clock() > send_before:
+        if is_late(self.claim.message, self.clock()):
             raise ProviderError(Failure.of(FailureKind.EXPIRED, detail="send_before has passed"))
 
     def _make_sure_again(self) -> Steps[None]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, assert_never
 
-from smsretry.core.claims import PROBE_EVERY_S
+from smsretry.core.claims import PROBE_EVERY_S, is_late
 from smsretry.core.classify import classify_error
 from smsretry.core.events import Event, MessageAccepted, MessageDeferred, MessageFailed, RetryScheduled
 from smsretry.core.failure import Failure, FailureKind
@@ -58,7 +58,7 @@ class Judge:
             resolved = yield from self._resolve(message, state, began)
             if resolved is not None:
                 return resolved
-        elif _is_late(message, began):
+        elif is_late(message, began):
             return _expired(state)
         try:
             receipt = yield message
@@ -123,7 +123,7 @@ class Judge:
         """Say what a message in doubt leads to; None where it may be sent again."""
         if self.policy.on_unknown is OnUnknown.GIVE_UP:
             return unknown(state, "the policy asks nobody")
-        if state.ending is None and _is_late(message, now):
+        if state.ending is None and is_late(message, now):
             state = replace(state, ending=_expired(state))
         if state.ending is None and self.policy.on_unknown is OnUnknown.RESEND:
             return None
@@ -255,10 +255,6 @@ def _deferral(outcome: Deferred, sends_before: int) -> dict[str, Any]:
         "deferral": following.deferrals,
         "failure": ending.failure if ending is not None and ending.attempts > sends_before else None,
     }
-
-
-def _is_late(message: Message, now: datetime) -> bool:
-    return message.send_before is not None and now > message.send_before
 
 
 def _expired(state: AttemptState) -> GaveUp:

@@ -242,8 +242,12 @@ def needs_account(entry: Entry, granted: Granted) -> bool:
 def has_waited(entry: Entry, message: Message, now: datetime, most_deferred_s: float) -> bool:
     """Say whether a message has waited as long as it may for an account that is on hold."""
     since = entry.state.deferred_since or now
-    is_late = message.send_before is not None and now > message.send_before
-    return is_late or now - since >= timedelta(seconds=most_deferred_s)
+    return is_late(message, now) or now - since >= timedelta(seconds=most_deferred_s)
+
+
+def is_late(message: Message, now: datetime) -> bool:
+    """Say whether a message may not be sent any more: ``send_before`` has passed."""
+    return message.send_before is not None and now > message.send_before
 
 
 def put_on_hold(entry: Entry, *, until: datetime, now: datetime) -> Entry:

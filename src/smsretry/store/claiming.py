@@ -228,7 +228,7 @@ class Claims:
     ) -> tuple[Entry | None, Begun]:
         """Return what a begin leads to, and the entry to keep; None where what is there holds."""
         before, now = _entry_in(found), found.now
-        if before.may_wait and found.like_until is not None:
+        if found.like_until is not None and before.may_wait and not claims.is_late(first, now):
             return None, claims.busy(Entry(claimed_until=found.like_until), now)
         after, answer = claims.begin(before, wanted.asked, now)
         if not isinstance(answer, Granted):
