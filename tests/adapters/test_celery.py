@@ -11,6 +11,7 @@ import logging
 import subprocess
 import sys
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -55,6 +56,8 @@ from smsretry.adapters.celery import SMSTask, deliver, sms_task
 from smsretry.core.lookup import CannotTell, Found
 from smsretry.errors import ProviderError
 from smsretry.testing import FakeClock, RecordingSink, ScriptedSender
+
+AT_ONCE = RetryPolicy(first_delay_s=0.0)
 
 # --- what is published ---
 
@@ -215,11 +218,22 @@ def test_an_unknown_outcome_that_may_not_be_asked_ends_as_unknown():
 
 def test_a_retry_that_cannot_be_published_hands_the_run_back_to_the_broker():
     task = unreachable_app(acks_late=True)
-    _, dispatcher = sending([BUSY])
+    _, dispatcher = sending([BUSY], policy=AT_ONCE)
     with running(task), pytest.raises(Reject) as raised:
         deliver(task, dispatcher, MESSAGE)
     assert raised.value.requeue is True
     assert raised.value.__cause__ is not None
+
+
+def test_a_run_that_goes_back_to_the_broker_keeps_its_wait_so_that_the_provider_is_not_flooded():
+    task = unreachable_app(acks_late=True)
+    sender, dispatcher = sending([BUSY] * 3, policy=RetryPolicy(first_delay_s=0.1))
+    began = time.monotonic()
+    for _ in range(3):  # the broker hands it out again at once
+        with running(task), pytest.raises(Reject):
+            deliver(task, dispatcher, MESSAGE)
+    assert len(sender.sent) == 3
+    assert time.monotonic() - began >= 0.3
 
 
 def test_under_early_ack_a_retry_that_cannot_be_published_fails_loudly_with_its_state(caplog):
@@ -241,10 +255,20 @@ def test_a_lost_answer_whose_retry_cannot_be_published_ends_as_unknown_and_is_no
     assert [type(event) for event in sink.events] == [RetryScheduled, MessageFailed]
 
 
+def test_a_second_lost_answer_whose_retry_cannot_be_published_ends_as_unknown_too():
+    task = unreachable_app(acks_late=True)
+    now = datetime.now(UTC)
+    settled = AttemptState(retries=1, doubt_since=now - timedelta(seconds=200), settles_at=now - timedelta(seconds=80))
+    sender, dispatcher = sending([LOST])
+    with running(task, headers={"smsretry_state": json.dumps(settled.to_dict())}), pytest.raises(SendUnknown):
+        deliver(task, dispatcher, MESSAGE)
+    assert len(sender.sent) == 1
+
+
 def test_a_doubt_that_the_broker_knows_of_goes_back_to_it():
     task = unreachable_app(acks_late=True)
     now = datetime.now(UTC)
-    doubt = AttemptState(retries=1, doubt_since=now, settles_at=now + timedelta(seconds=120))
+    doubt = AttemptState(retries=1, doubt_since=now, settles_at=now + timedelta(seconds=0.2))
     _, dispatcher = sending()
     with running(task, headers={"smsretry_state": json.dumps(doubt.to_dict())}), pytest.raises(Reject):
         deliver(task, dispatcher, MESSAGE)

@@ -336,7 +336,7 @@ def test_a_retry_is_due_by_the_clock_of_the_worker_whatever_that_of_the_journal_
 @pytest.mark.parametrize("failure", [BUSY, LOST], ids=["busy", "lost"])
 def test_a_retry_that_cannot_be_published_goes_back_to_the_broker_and_ends_nothing(store, failure):
     task = unreachable_app(acks_late=True)
-    _, dispatcher = journaled(store, [failure])
+    _, dispatcher = journaled(store, [failure], policy=RetryPolicy(first_delay_s=0.0))
     with running(task), pytest.raises(Reject) as raised:
         deliver(task, dispatcher, MESSAGE)
     assert raised.value.requeue is True

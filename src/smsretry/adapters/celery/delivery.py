@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -46,6 +48,8 @@ _EARLY_S: Final = 0.5
 """A task that wakes this much before its state is due goes on: clocks differ a little between machines."""
 _LEAST_WAIT_S: Final = 1.0
 """A copy of a message that another worker holds comes back no sooner, so that it does not spin."""
+_LONGEST_PAUSE_S: Final = 10.0
+"""A run that goes back to the broker keeps its worker no longer: the broker hands it out again at once, as it was."""
 _RAISED: Final = (SendFailed, SendUnknown, Reject)
 _CACHE: Final = "_smsretry_dispatcher"
 _DELIVERED: Final = "smsretry_delivered"
@@ -202,12 +206,11 @@ class _Delivery:
         why = f"The next run of message {self.message.id} could not be published ({type(error).__name__})"
         if self.is_journaled:
             return self._left_to_the_journal(following, why, error)
-        if following.state.doubt_since is not None and state.doubt_since is None:
+        if following.state.settles_at != state.settles_at:  # this run left a doubt, and the broker knows an older state
             _log.error("%s, and its answer was lost: it ends as unknown.", why)
             return _caused(self._unknown(following.state, "its retry could not be published"), error)
         if self.task.acks_late:
-            _log.error("%s: this run goes back to the broker.", why)
-            return _caused(Reject(why, requeue=True), error)
+            return self._handed_back(following.delay_s, why, error)
         _log.critical(
             "%s and its task is acknowledged: send it anew with state %s, or set acks_late.",
             why,
@@ -218,10 +221,16 @@ class _Delivery:
     def _left_to_the_journal(self, following: _Next, why: str, error: Exception) -> Exception:
         """Return what this run has to raise where the journal knows what follows, and the broker does not."""
         if self.task.acks_late:
-            _log.error("%s: this run goes back to the broker.", why)
-            return _caused(Reject(why, requeue=True), error)
+            return self._handed_back(following.delay_s, why, error)
         _log.error("%s and its task is acknowledged: the journal has it, and recover queues it again.", why)
         return _caused(following.retry(following.delay_s), error)
+
+    def _handed_back(self, delay_s: float, why: str, error: Exception) -> Exception:
+        """Return what hands this run back to the broker, after the wait that it could not publish, or part of it."""
+        _log.error("%s: this run goes back to the broker.", why)
+        with contextlib.suppress(SoftTimeLimitExceeded):
+            time.sleep(min(delay_s, _LONGEST_PAUSE_S))
+        return _caused(Reject(why, requeue=True), error)
 
     def _unknown(self, state: AttemptState, why: str) -> NotAccepted:
         return not_accepted(str(self.message.id), self.dispatcher.abandon(self.message, state, why))
