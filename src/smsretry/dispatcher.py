@@ -171,6 +171,14 @@ class Dispatcher(_Shell[SMSSender, AnalyticsSink, Journal]):
         self._told(ended, message, state, self.clock())
         return ended
 
+    def interrupted(self, message: Message, state: AttemptState, began: datetime, error: Exception) -> Outcome:
+        """Say what follows an attempt that began at ``began`` and that ``error`` cut short, and tell every sink.
+
+        For adapters: a queue that limits the time of a run. Nobody knows how far the attempt came, so the text may have
+        been sent; nothing is asked or sent here. Not for a dispatcher with a journal, which knows how far it came.
+        """
+        return self._told(self._judge.interrupted(message, state, began, self.clock(), error), message, state, began)
+
     def _run(self, steps: Steps[T]) -> T:
         try:
             step = next(steps)

@@ -75,6 +75,16 @@ class Judge:
         gone = Failure.of(FailureKind.LOST_ANSWER, detail="its worker ended before it said how it went")
         return self._failed(message, state, began, clock, gone, None)
 
+    def interrupted(
+        self, message: Message, state: AttemptState, began: datetime, now: datetime, error: Exception
+    ) -> Outcome:
+        """Decide what follows an attempt that ``error`` cut short, of which nobody knows whether it sent."""
+        if state.ending is not None:
+            return self.policy.look_again(state, now=now)
+        cut = Failure.of(FailureKind.LOST_ANSWER, detail=type(error).__name__)
+        decided = self.policy.decide(cut, state, now=now, send_before=message.send_before, began=began)
+        return replace(decided, cause=error) if isinstance(decided, GaveUp) else decided
+
     def _failed(  # noqa: PLR0917  # one failure and when it happened
         self,
         message: Message,

@@ -40,9 +40,11 @@ from smsretry import (
     AttemptState,
     ConfigurationError,
     Dispatcher,
+    FailureKind,
     GiveUpReason,
     InvalidMessage,
     Message,
+    MessageDeferred,
     MessageFailed,
     NotAccepted,
     OnUnknown,
@@ -280,22 +282,40 @@ def test_a_doubt_that_the_broker_knows_of_goes_back_to_it():
 def test_a_soft_time_limit_after_the_send_keeps_the_doubt():
     app = celery_app()
     task = own_task(app)
-    sender, dispatcher = sending([BUSY], draw=out_of_time)
+    sender, dispatcher = sending([BUSY], draw=out_of_time, sink=(sink := RecordingSink()))
     with running(task), pytest.raises(Retry):
         deliver(task, dispatcher, MESSAGE)
     [again] = published(app)
     assert len(sender.sent) == 1
     assert state_of(again).doubt_since is not None
     assert state_of(again).retries == 1
+    [event] = sink.events
+    assert isinstance(event, RetryScheduled)
+    assert (event.failure.kind, event.failure.detail) == (FailureKind.LOST_ANSWER, "SoftTimeLimitExceeded")
+    assert event.due == state_of(again).due
+
+
+def test_a_message_that_a_soft_time_limit_ends_is_told_to_the_sinks():
+    task = own_task(celery_app())
+    sink, policy = RecordingSink(), RetryPolicy(on_unknown=OnUnknown.GIVE_UP)
+    _, dispatcher = sending([BUSY], draw=out_of_time, sink=sink, policy=policy)
+    with running(task), pytest.raises(SendUnknown) as raised:
+        deliver(task, dispatcher, MESSAGE)
+    assert isinstance(raised.value.__cause__, SoftTimeLimitExceeded)
+    [event] = sink.events
+    assert isinstance(event, MessageFailed)
+    assert event.reason is GiveUpReason.OUTCOME_UNKNOWN
 
 
 def test_a_soft_time_limit_after_the_last_send_is_looked_up_before_the_message_ends():
     app = celery_app()
     task = own_task(app)
-    _, dispatcher = sending([BUSY], draw=out_of_time, policy=RetryPolicy(max_retries=0))
+    sink, policy = RecordingSink(), RetryPolicy(max_retries=0)
+    _, dispatcher = sending([BUSY], draw=out_of_time, policy=policy, sink=sink)
     with running(task), pytest.raises(Retry):
         deliver(task, dispatcher, MESSAGE)
     [again] = published(app)
+    assert [type(event) for event in sink.events] == [MessageDeferred]
     assert state_of(again).ending is not None
     assert state_of(again).doubt_since is not None
 
@@ -626,10 +646,10 @@ def test_a_soft_time_limit_while_an_end_waits_for_its_look_up_changes_no_end():
     [waiting] = published(app)
     clock.advance(200)
     with running(task, headers={"smsretry_state": waiting.headers["smsretry_state"]}), pytest.raises(Retry):
-        deliver(task, Dispatcher(sender, clock=_Interrupting(clock)), MESSAGE)
+        deliver(task, Dispatcher(sender, sink=sink, clock=_Interrupting(clock)), MESSAGE)
     [again] = published(app)
     assert state_of(again).ending == state_of(waiting).ending
-    assert not any(isinstance(event, MessageFailed) for event in sink.events)
+    assert [type(event) for event in sink.events] == [MessageDeferred, MessageDeferred]
 
 
 class _Interrupting:

@@ -26,7 +26,7 @@ from smsretry.adapters.celery.envelope import (
     with_deadline,
 )
 from smsretry.adapters.celery.settings import check_once, sending_of
-from smsretry.core.failure import Failure, FailureKind
+from smsretry.core.failure import Failure
 from smsretry.core.message import Message, Receipt
 from smsretry.core.outcome import Accepted, AttemptState, DeferReason, Deferred, GaveUp, Outcome, RetryAfter
 from smsretry.dispatcher import Dispatcher
@@ -158,15 +158,7 @@ class _Delivery:
         try:
             return self.dispatcher.attempt(self.message, state)
         except SoftTimeLimitExceeded as error:  # between the send and its outcome: nobody knows how far it came
-            return self._interrupted(state, began, error)
-
-    def _interrupted(self, state: AttemptState, began: Any, error: Exception) -> Outcome:
-        policy, now = self.dispatcher.policy, self.dispatcher.clock()
-        if state.ending is not None:
-            return policy.look_again(state, now=now)
-        lost = Failure.of(FailureKind.LOST_ANSWER, detail=type(error).__name__)
-        decided = policy.decide(lost, state, now=now, send_before=self.message.send_before, began=began)
-        return replace(decided, cause=error) if isinstance(decided, GaveUp) else decided
+            return self.dispatcher.interrupted(self.message, state, began, error)
 
     def _cut_short(self, state: AttemptState) -> _Next:
         """Return the run that follows where nobody knows how far this one came: its claim is open until its end."""
