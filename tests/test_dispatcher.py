@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from smsretry import (
@@ -35,6 +35,7 @@ from smsretry import (
 from smsretry.errors import ProviderError
 from smsretry.ports import CannotTell, Found, LookUp, NotSeen
 from smsretry.testing import FakeClock, RecordingSink, ScriptedSender
+from tests.shells import SHELLS, AnyShell
 from tests.strategies import failures, permanent_failures, policies, retryable_failures
 
 MESSAGE = Message("+15005550006", "Your table is ready.", id="booking-1")
@@ -166,14 +167,21 @@ def test_no_retries_mean_one_send_and_never_none() -> None:
 # The deadline
 
 
-@given(policies(), failures(), st.floats(0.0, 100_000.0), st.floats(0, 0.99))
-def test_no_send_begins_after_the_deadline(policy: RetryPolicy, failure: Failure, left_s: float, draw: float) -> None:
+@example(RetryPolicy(), STATED, 4.0, 5.0, 0.0)
+@given(policies(), failures(), st.floats(0.0, 100_000.0), st.sampled_from([0.0, 5.0]), st.floats(0, 0.99))
+def test_no_send_begins_after_the_deadline(
+    policy: RetryPolicy, failure: Failure, left_s: float, look_s: float, draw: float
+) -> None:
     clock, times = FakeClock(), []
 
     class Watched(ScriptedSender):
         def send(self, message: Message, /) -> Receipt:
             times.append(clock.now())
             return super().send(message)
+
+        def find(self, message: Message, /, *, since: datetime, exclude: Collection[str] = ()) -> LookUp:
+            clock.advance(look_s)
+            return super().find(message, since=since, exclude=exclude)
 
     deadline = clock.now() + timedelta(seconds=left_s)
     sender = Watched([failure], repeat=True, clock=clock)
@@ -206,6 +214,26 @@ def test_a_worker_that_comes_too_late_sends_nothing() -> None:
     late = dispatcher.attempt(message, first.state)
     assert isinstance(late, GaveUp)
     assert (late.reason, late.attempts) == (GiveUpReason.EXPIRED, 1)
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_look_up_that_outlasts_the_deadline_ends_the_message_without_a_send(shell: AnyShell) -> None:
+    class Slow(ScriptedSender):
+        def find(self, message: Message, /, *, since: datetime, exclude: Collection[str] = ()) -> LookUp:
+            clock.advance(5)
+            return super().find(message, since=since, exclude=exclude)
+
+    clock = FakeClock()
+    message = replace(MESSAGE, send_before=clock.now() + timedelta(seconds=4))
+    sender = Slow([STATED], clock=clock)
+    dispatcher = shell(sender, clock=clock)
+    first = dispatcher.attempt(message)
+    assert isinstance(first, RetryAfter)
+    clock.advance(2)
+    late = dispatcher.attempt(message, first.state)
+    assert isinstance(late, GaveUp)
+    assert (late.reason, late.attempts) == (GiveUpReason.EXPIRED, 1)
+    assert len(sender.sent) == 1
 
 
 def test_a_message_in_doubt_is_looked_up_beyond_its_deadline_before_it_has_expired() -> None:

@@ -82,6 +82,8 @@ class Move:
     """How late a text is listed that was taken although its answer was lost: a share of the time that is waited."""
     duration_s: float
     """How long a send takes."""
+    look_s: float
+    """How long a look-up takes."""
     punctual: bool
     """False where the queue comes too early."""
 
@@ -92,6 +94,7 @@ moves = st.builds(
     listing=st.sampled_from([Listing.COMPLETE, Listing.COMPLETE, *Listing]),
     lag=st.sampled_from([0.0, 0.5, 1.0]),
     duration_s=st.sampled_from([0.0, 10.0]),
+    look_s=st.sampled_from([0.0, 0.0, 5.0]),
     punctual=st.sampled_from([True, True, False]),
 )
 
@@ -122,7 +125,7 @@ class Provider:
     def __init__(self, clock: FakeClock, policy: RetryPolicy) -> None:
         self._clock, self._policy = clock, policy
         self.known: dict[str, Tracked] = {}
-        self.move = Move(Answer.TAKEN, Listing.COMPLETE, lag=0.0, duration_s=0.0, punctual=True)
+        self.move = Move(Answer.TAKEN, Listing.COMPLETE, lag=0.0, duration_s=0.0, look_s=0.0, punctual=True)
         self.proof: datetime | None = None
         """When a complete listing without the text was read in the present call."""
         self.asked = False
@@ -192,6 +195,7 @@ class AskableProvider(Provider):
     def find(self, message: Message, /, *, since: datetime, exclude: Collection[str] = ()) -> LookUp:
         self.asked = True
         now, tracked = self._clock.now(), self.known[str(message.id)]
+        self._clock.advance(self.move.look_s)
         listed = [created for created, listed_from in tracked.taken if listed_from <= now]
         match self.move.listing:
             case Listing.COMPLETE:
@@ -327,7 +331,7 @@ class Sending(RuleBasedStateMachine):
         """Let every message end."""
         if not hasattr(self, "provider"):
             return
-        self.provider.move = Move(Answer.LOST, self.at_last, lag=0.0, duration_s=0.0, punctual=True)
+        self.provider.move = Move(Answer.LOST, self.at_last, lag=0.0, duration_s=0.0, look_s=0.0, punctual=True)
         for tracked in self.provider.known.values():
             while tracked.end is None:
                 self.attempt(tracked)
@@ -359,8 +363,14 @@ def walk(dice: Random, choice: OnUnknown) -> None:
     )
     for _ in range(12):
         listing = dice.choice([Listing.COMPLETE, Listing.COMPLETE, *Listing])
-        lag, duration_s = dice.choice([0.0, 0.5, 1.0]), dice.choice([0.0, 10.0])
-        move = Move(dice.choice(list(Answer)), listing, lag=lag, duration_s=duration_s, punctual=dice.random() < 0.8)
+        move = Move(
+            dice.choice(list(Answer)),
+            listing,
+            lag=dice.choice([0.0, 0.5, 1.0]),
+            duration_s=dice.choice([0.0, 10.0]),
+            look_s=dice.choice([0.0, 0.0, 5.0]),
+            punctual=dice.random() < 0.8,
+        )
         sending.go_on(message, [move])
         if dice.random() < 0.2:
             sending.let_time_pass(dice.choice([1.0, 30.0, 119.0, 3_600.0]))

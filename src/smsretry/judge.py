@@ -56,6 +56,8 @@ class Judge:
             return Accepted(Receipt("", state.provider_id, began), max(1, _sends(state)), looked_up=True)
         if state.doubt_since is not None:
             resolved = yield from self._resolve(message, state, began)
+            if resolved is None and _is_late(message, now := clock()):  # the look-up took its time
+                resolved = yield from self._resolve(message, state, now)
             if resolved is not None:
                 return resolved
         elif is_late(message, began):
