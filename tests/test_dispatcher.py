@@ -33,6 +33,7 @@ from smsretry import (
     RetryScheduled,
 )
 from smsretry.errors import ProviderError
+from smsretry.journal import MemoryJournal
 from smsretry.ports import CannotTell, Found, LookUp, NotSeen
 from smsretry.testing import FakeClock, RecordingSink, ScriptedSender
 from tests.shells import SHELLS, AnyShell
@@ -538,6 +539,19 @@ def test_a_send_that_returns_no_receipt_is_an_unknown_outcome(answer: Any) -> No
     assert outcome.reason is GiveUpReason.OUTCOME_UNKNOWN
     assert f"got {type(answer).__name__}" in outcome.failure.detail
     assert isinstance(outcome.cause, TypeError)
+
+
+@pytest.mark.parametrize("provider_id", [None, "", 17])
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_receipt_without_a_proper_id_is_a_lost_answer(shell: AnyShell, provider_id: Any) -> None:
+    class Sloppy:
+        def send(self, message: Message, /) -> Receipt:
+            return Receipt("acme", provider_id, datetime.now(UTC))
+
+    outcome = shell(Sloppy(), journal=MemoryJournal()).attempt(MESSAGE)
+    assert isinstance(outcome, GaveUp)
+    assert (outcome.reason, outcome.failure.kind) == (GiveUpReason.OUTCOME_UNKNOWN, FailureKind.LOST_ANSWER)
+    assert "provider_id of a receipt" in str(outcome.cause)
 
 
 def test_the_exception_of_the_last_attempt_comes_with_the_end() -> None:

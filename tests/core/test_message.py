@@ -293,6 +293,10 @@ def test_an_unknown_field_is_refused_by_its_name() -> None:
 
 # Receipts
 
+RECEIPT = Receipt("acme", "A1", NOW, 1, "queued")
+RECEIPT_FIELDS = tuple(RECEIPT.to_dict())
+FIRST_MOMENT = datetime.min.replace(tzinfo=timezone(timedelta(hours=9)))
+
 
 @given(receipts)
 def test_a_receipt_comes_back_whole_from_json_and_from_celery(receipt: Receipt) -> None:
@@ -301,10 +305,47 @@ def test_a_receipt_comes_back_whole_from_json_and_from_celery(receipt: Receipt) 
     assert Receipt.from_dict(returned) == receipt
 
 
-@given(st.dictionaries(st.sampled_from(["provider", "accepted_at", "colour"]), hostile_values))
-def test_what_is_no_receipt_is_a_value_error(data: dict[str, Any]) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011  # fields are missing in many ways
+@given(receipts, st.dictionaries(st.sampled_from([*RECEIPT_FIELDS, "colour"]), hostile_values))
+def test_what_is_no_receipt_is_a_value_error_and_all_else_comes_back_whole(
+    receipt: Receipt, data: dict[str, Any]
+) -> None:
+    try:
+        read = Receipt.from_dict(receipt.to_dict() | data)
+    except ValueError:
+        return
+    assert Receipt.from_dict(json.loads(json.dumps(read.to_dict()))) == read
+
+
+@pytest.mark.parametrize("missing", ["provider", "provider_id", "accepted_at"])
+def test_a_receipt_that_lacks_a_field_is_refused(missing: str) -> None:
+    data = RECEIPT.to_dict()
+    del data[missing]
+    with pytest.raises(ValueError, match=f"(?s)lacks a field.*{missing}"):
         Receipt.from_dict(data)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("provider", None, "provider of a receipt must be a str, got NoneType"),
+        ("provider_id", 7, "provider_id of a receipt must be a str, got int"),
+        ("provider_id", None, "provider_id of a receipt must be a str, got NoneType"),
+        ("provider_id", "", "provider_id of a receipt must not be empty"),
+        ("raw_status", 1, "raw_status of a receipt must be a str, got int"),
+        ("segments", "1", "segments of a receipt must be a whole number or None, got str"),
+        ("segments", True, "segments of a receipt must be a whole number or None, got bool"),
+        ("accepted_at", None, "accepted_at of a receipt must be an aware datetime, got NoneType"),
+        ("accepted_at", NOW.replace(tzinfo=None), "accepted_at of a receipt must be an aware datetime, got 2026"),
+        ("accepted_at", FIRST_MOMENT, "accepted_at of a receipt is no moment in UTC"),
+    ],
+)
+def test_a_receipt_that_cannot_be_is_refused_by_its_field(field: str, value: Any, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        replace(RECEIPT, **{field: value})
+
+
+def test_the_time_of_a_receipt_is_kept_in_utc() -> None:
+    assert replace(RECEIPT, accepted_at=NOW.astimezone(timezone(timedelta(hours=9)))).accepted_at.tzinfo is UTC
 
 
 @pytest.mark.parametrize("data", [None, [], "receipt", 7])

@@ -177,16 +177,16 @@ class _Judging:
     def _receipt(self, call: _Call, result: object) -> Receipt:
         call.result = result
         _check_done(result)
-        failure, receipt = self._judged(result)
+        failure, receipt = self._judged(call)
         if failure is not None:
             raise ProviderError(failure)
         return receipt
 
-    def _judged(self, result: object) -> tuple[Failure | None, Receipt]:
+    def _judged(self, call: _Call) -> tuple[Failure | None, Receipt]:
         """Judge what was returned; whatever goes wrong here comes after the text may have left."""
         try:
-            failure = None if self._judge is None else self._judge(result)
-            receipt = result if isinstance(result, Receipt) else _receipt_of(result)
+            failure = None if self._judge is None else self._judge(call.result)
+            receipt = call.result if isinstance(call.result, Receipt) else _receipt_of(call)
         except Exception as error:
             raise _lost(f"judging the result raised {type(error).__qualname__}") from error
         if failure is not None and not isinstance(failure, Failure):
@@ -218,8 +218,9 @@ def _check_done(result: object) -> None:
         raise _lost(f"the function returned a {type(result).__qualname__}: wrap one that waits for the answer")
 
 
-def _receipt_of(result: object) -> Receipt:
-    return Receipt("callable", str(getattr(result, "sid", "") or ""), datetime.now(UTC))
+def _receipt_of(call: _Call) -> Receipt:
+    """Return a receipt with the ``sid`` of what was returned; where it has none, the id of the call stands for it."""
+    return Receipt("callable", str(getattr(call.result, "sid", None) or call.id), datetime.now(UTC))
 
 
 def _lost(detail: str) -> ProviderError:

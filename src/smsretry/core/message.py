@@ -233,7 +233,8 @@ def _json_copy(metadata: Mapping[str, Any]) -> dict[str, Any]:
 class Receipt:
     """Hold the provider's answer to a create: it took the text. Whether a handset has it is told later, if at all.
 
-    ``accepted_at`` is aware UTC; ``segments`` is None where the provider does not say; ``raw_status`` is its own word.
+    ``provider_id`` is never empty: a success without an id is a lost answer. ``accepted_at`` is aware UTC; ``segments``
+    is None where the provider does not say; ``raw_status`` is its own word. Raises ValueError that names the field.
     """
 
     provider: str
@@ -241,6 +242,18 @@ class Receipt:
     accepted_at: datetime
     segments: int | None = None
     raw_status: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("provider", "provider_id", "raw_status"):
+            if not isinstance(value := getattr(self, name), str):
+                raise _bad_receipt(f"{name} of a receipt must be a str, got {type(value).__name__}. Use str(...).")
+        if not self.provider_id:
+            raise _bad_receipt("provider_id of a receipt must not be empty. A success without an id is a lost answer.")
+        if self.segments is not None and type(self.segments) is not int:
+            got = type(self.segments).__name__
+            raise _bad_receipt(f"segments of a receipt must be a whole number or None, got {got}. Use int(...).")
+        if type(self.accepted_at) is not datetime or self.accepted_at.tzinfo is not UTC:
+            object.__setattr__(self, "accepted_at", _in_utc(self.accepted_at))
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON scalars by field name, the time in ISO 8601."""
@@ -269,3 +282,18 @@ class Receipt:
         except (KeyError, TypeError) as error:
             msg = f"A receipt lacks a field or has a wrong one ({error}). Pass what Receipt.to_dict() returned."
             raise ValueError(msg) from error
+
+
+def _in_utc(moment: object) -> datetime:
+    if not isinstance(moment, datetime) or moment.utcoffset() is None:
+        got = moment.isoformat() if isinstance(moment, datetime) else type(moment).__name__
+        raise _bad_receipt(f"accepted_at of a receipt must be an aware datetime, got {got}. Use datetime.now(UTC).")
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:  # the first and last hours of the calendar
+        raise _bad_receipt("accepted_at of a receipt is no moment in UTC. Use datetime.now(UTC).") from error
+
+
+def _bad_receipt(why: str) -> ValueError:
+    """Return what is raised: no `InvalidMessage`, since the text may be sent."""
+    return ValueError(why)

@@ -114,7 +114,7 @@ def _end_of(row: Any) -> Accepted | GaveUp:
     if row.state == MessageState.ACCEPTED.value:
         if "receipt" in written:
             return Accepted(Receipt.from_dict(written["receipt"]), written["attempts"], written["looked_up"])
-        return Accepted(Receipt(row.provider or "", row.provider_id or "", row.decided_at), max(1, row.attempts))
+        return Accepted(Receipt(row.provider or "", row.provider_id or row.id, row.decided_at), max(1, row.attempts))
     if "failure" in written:
         return GaveUp.from_dict(written)
     failure = Failure.of(
