@@ -113,6 +113,18 @@ def test_the_policy_counts_and_not_max_retries_of_the_task():
     assert state_of(again).retries == 5
 
 
+def test_a_body_that_retries_for_reasons_of_its_own_keeps_the_state_and_is_not_stopped_by_our_count():
+    app = celery_app()
+    task = own_task(app, max_retries=None)
+    written = json.dumps(AttemptState(retries=3).to_dict())
+    with running(task, retries=3, headers={"smsretry_state": written}), pytest.raises(Retry):
+        task.retry(exc=ConnectionError("the database is away"))
+    [again] = published(app)
+    assert again.headers["smsretry_state"] == written
+    with running(own_task(app, name="texts.other", max_retries=3), retries=3), pytest.raises(ConnectionError):
+        app.tasks["texts.other"].retry(exc=ConnectionError("the database is away"))
+
+
 def test_a_message_in_doubt_is_published_again_without_using_a_retry():
     app = celery_app()
     task = own_task(app)
