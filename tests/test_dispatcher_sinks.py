@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -34,6 +35,7 @@ from smsretry import (
 )
 from smsretry.ports import AnalyticsSink, CannotTell
 from smsretry.testing import FakeClock, RecordingSink, ScriptedSender
+from tests.shells import SHELLS, AnyShell
 from tests.strategies import failures, policies
 
 MESSAGE = Message("+15005550006", "Your table is ready.", id="spring:4711", campaign="spring", metadata={"customer": 1})
@@ -239,3 +241,23 @@ def test_an_accepted_text_is_told_with_its_receipt() -> None:
     assert isinstance(heard.events[0], MessageAccepted)
     assert heard.events[0].receipt is outcomes[0].receipt
     assert not heard.events[0].looked_up
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_sink_that_changes_the_metadata_changes_no_message_and_no_later_event(shell: AnyShell) -> None:
+    class Scribbling:
+        def record(self, event: Event, /) -> None:
+            metadata: Any = event.metadata
+            metadata["order"]["lines"].append(object())
+            metadata["sink"] = object()
+
+    clock, later = FakeClock(), RecordingSink()
+    metadata = {"order": {"lines": [1, None]}}
+    message = replace(MESSAGE, metadata=metadata)
+    dispatcher = shell(ScriptedSender([BUSY, BUSY], clock=clock), sink=Scribbling(), clock=clock)
+    first = dispatcher.attempt(message)
+    assert isinstance(first, RetryAfter)
+    shell(ScriptedSender(clock=clock), sink=later, clock=clock).attempt(message, first.state)
+    assert message.to_dict()["metadata"] == metadata
+    assert later.events[0].metadata == metadata
+    assert type(later.events[0].metadata) is dict

@@ -12,7 +12,7 @@ from smsretry.core.classify import classify_error
 from smsretry.core.events import Event, MessageAccepted, MessageDeferred, MessageFailed, RetryScheduled
 from smsretry.core.failure import Failure, FailureKind
 from smsretry.core.lookup import CannotTell, Found, LookUp, NotSeen
-from smsretry.core.message import Message, Receipt
+from smsretry.core.message import Message, Receipt, json_copied
 from smsretry.core.outcome import (
     Accepted,
     AttemptState,
@@ -234,7 +234,7 @@ def event_of(outcome: Outcome, message: Message, state: AttemptState, began: dat
     fields: dict[str, Any] = {
         "message_id": message.id,
         "campaign": message.campaign,
-        "metadata": message.metadata,
+        "metadata": json_copied(message.metadata) if message.metadata else {},
         "round": state.round,
         "started_at": began,
         "at": now,

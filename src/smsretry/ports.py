@@ -67,7 +67,7 @@ class AnalyticsSink(Protocol):
     def record(self, event: Event, /) -> None:
         """Store ``event``; the same ``event.event_id`` may come again and must count once.
 
-        What it raises is logged and changes no outcome.
+        What it raises is logged and changes no outcome. Leave the event as it is: other sinks get the same one.
         """
         ...
 

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kombu.utils import json as kombu_json
-from tests.strategies import NOW, hostile_values, messages, receipts
+from tests.strategies import NOW, hostile_values, json_values, messages, receipts
 
 from smsretry import InvalidMessage, Message, Receipt, SMSRetryError
-from smsretry.core.message import LONGEST_ID
+from smsretry.core.message import LONGEST_ID, json_copied
 
 TO = "+15005550006"
 TEXT = "Your table is ready."
@@ -289,6 +289,19 @@ def test_a_message_needs_number_and_text(name: str) -> None:
 def test_an_unknown_field_is_refused_by_its_name() -> None:
     with pytest.raises(InvalidMessage, match="no field 'colour'"):
         Message.from_dict(MESSAGE.to_dict() | {"colour": "red"})
+
+
+@given(json_values)
+def test_a_copy_of_json_is_equal_and_shares_nothing_that_could_be_changed(value: Any) -> None:
+    copied = json_copied(value)
+    assert copied == value
+    assert {id(one) for one in changeable(copied)}.isdisjoint(id(one) for one in changeable(value))
+
+
+def changeable(value: Any) -> list[Any]:
+    """Return every object and array within ``value``."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return [] if inner is None else [value, *(found for one in inner for found in changeable(one))]
 
 
 # Receipts

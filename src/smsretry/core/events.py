@@ -17,7 +17,7 @@ class Event:
     """Hold what every event carries; the subclasses say what happened.
 
     ``attempt`` is 1 for the first send; ``started_at`` and ``at`` say when the call began and when this was decided
-    (aware UTC). ``metadata`` and ``campaign`` are the message's own.
+    (aware UTC). ``campaign`` is the message's own, and ``metadata`` a copy of its own.
     """
 
     type: ClassVar[str]

@@ -229,6 +229,18 @@ def _json_copy(metadata: Mapping[str, Any]) -> dict[str, Any]:
     return copied
 
 
+def json_copied(value: Any) -> Any:
+    """Return a copy of what `json.loads` returned, down to the last object, much faster than to write and read it."""
+    if type(value) is dict:
+        copied = {}
+        for name, inner in value.items():  # a comprehension would take up twice the stack
+            copied[name] = json_copied(inner)
+        return copied
+    if type(value) is list:
+        return list(map(json_copied, value))
+    return value
+
+
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """Hold the provider's answer to a create: it took the text. Whether a handset has it is told later, if at all.
