@@ -166,3 +166,14 @@ def test_a_status_may_be_a_member_of_the_standard_library() -> None:
 def test_a_field_of_a_wrong_type_is_refused_by_its_name(field: str, value: Any) -> None:
     with pytest.raises(ValueError, match=field):
         Failure.from_dict(BUSY.to_dict() | {field: value})
+
+
+def test_a_number_in_a_code_is_masked_as_in_the_detail() -> None:
+    failure = Failure.of(FailureKind.OTHER, code="bad recipient +15005550006")
+    assert failure.code == "bad recipient ***06"
+    assert Failure.from_dict(failure.to_dict()) == failure
+
+
+@pytest.mark.parametrize("code", [None, 20429, "20429", "too_fast", "EAI_AGAIN"])
+def test_a_code_is_kept_as_the_provider_gave_it(code: int | str | None) -> None:
+    assert Failure.of(FailureKind.OTHER, code=code).code == code

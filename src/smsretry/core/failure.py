@@ -109,7 +109,7 @@ class Failure:
     """Whether the provider may have taken the text all the same; a repeat could then text twice. After a lost answer
     it may, whatever is given here."""
     code: int | str | None = None
-    """The provider's own code, raw."""
+    """The provider's own code, raw; phone numbers in one that is text are masked."""
     http_status: int | None = None
     detail: str = ""
     """One line for people, without any text; phone numbers in it are masked."""
@@ -134,6 +134,8 @@ class Failure:
             object.__setattr__(self, "retry_after_s", _usable_hint(self.retry_after_s))
         if self.detail:
             object.__setattr__(self, "detail", mask_numbers_in(self.detail))
+        if isinstance(self.code, str):
+            object.__setattr__(self, "code", mask_numbers_in(self.code))
         if self.kind is FailureKind.LOST_ANSWER:
             object.__setattr__(self, "maybe_sent", True)
 
