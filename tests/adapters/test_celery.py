@@ -541,6 +541,21 @@ def test_number_and_text_are_in_the_body_and_nowhere_else(call):
     assert NUMBER in json.dumps(message.payload)
 
 
+def test_what_is_queued_by_name_is_hidden_where_the_caller_says_so_and_from_the_first_retry_on():
+    app = celery_app()
+    _, task = ready(app, [BUSY])
+    app.send_task(task.name, (MESSAGE.to_dict(),), argsrepr="(…)", kwargsrepr="{…}")
+    [hidden] = published(app)
+    assert NUMBER not in json.dumps([hidden.headers, hidden.properties])
+    app.send_task(task.name, (MESSAGE.to_dict(),))
+    [shown] = published(app)
+    assert NUMBER in shown.headers["argsrepr"]
+    with running(task, argsrepr=shown.headers["argsrepr"]), pytest.raises(Retry):
+        task.run(MESSAGE.to_dict())
+    [again] = published(app)
+    assert NUMBER not in json.dumps([again.headers, again.properties])
+
+
 @pytest.mark.parametrize("argument", ["+15005550006", {"to": NUMBER}, {"v": 1, "to": "5005550006", "body": TEXT}, None])
 def test_an_argument_that_is_no_message_is_not_shown_either(argument):
     app = celery_app()

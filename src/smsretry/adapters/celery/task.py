@@ -43,7 +43,8 @@ class SMSTask(_Base):
     """Be a task that sends one message: what `sms_task` returns.
 
     However it is called, the message in its arguments is shown to events, logs and ``celery inspect`` without its
-    number and text, and a wait longer than the broker bears is cut into hops.
+    number and text, and a wait longer than the broker bears is cut into hops. ``app.send_task(name, ...)`` and a
+    signature in a process that has not imported the task do not call it: Celery then shows the arguments as they are.
     """
 
     abstract = True
