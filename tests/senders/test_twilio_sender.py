@@ -235,6 +235,15 @@ def test_two_default_senders_are_one_too_many(new_sender: NewSender) -> None:
         new_sender(ACCOUNT_SID, AUTH_TOKEN, from_number=FROM, messaging_service_sid=SERVICE).send(MESSAGE)
 
 
+@pytest.mark.parametrize("name", ["from_number", "messaging_service_sid"])
+def test_a_default_sender_that_is_no_text_is_refused_at_once(name: str, new_sender: NewSender) -> None:
+    options: dict[str, Any] = {name: 15005550006}
+    with pytest.raises(ConfigurationError, match=f"{name} must be a str, got int"):
+        new_sender(ACCOUNT_SID, AUTH_TOKEN, **options)
+    with pytest.raises(ConfigurationError, match=f"{name} must be a str, got int"):
+        new_sender.from_env(ENV, **options)
+
+
 def test_an_option_goes_before_the_environment(simulator: TwilioSimulator, new_sender: NewSender) -> None:
     env = {**ENV, "TWILIO_BASE_URL": "http://127.0.0.1:1", "TWILIO_AUTH_TOKEN": "wrong"}
     sender = new_sender.from_env(

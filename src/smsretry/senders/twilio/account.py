@@ -52,6 +52,8 @@ class Settings:
         """Return these settings; raise `ConfigurationError` for a value that no request could carry, by ``names``."""
         for name in ("account_sid", "auth_token", "api_key", "api_secret"):
             _check_credential(names[name], getattr(self, name))
+        for name in ("from_number", "messaging_service_sid"):
+            _check_sender(names[name], getattr(self, name))
         if self.base_url:
             check_url(names["base_url"], self.base_url)
         return self
@@ -172,3 +174,9 @@ def _check_credential(name: str, value: object) -> None:
             f"{name} must be a str of printable ASCII, which is all that a request can carry (it is not shown here). "
             "Copy it from Twilio's console."
         )
+
+
+def _check_sender(name: str, value: object) -> None:
+    if value is not None and not isinstance(value, str):
+        got = type(value).__name__
+        raise ConfigurationError(f"{name} must be a str, got {got}. Put it in quotes, a number with + and the country.")
