@@ -50,6 +50,10 @@ def test_a_kind_that_is_never_retried_says_so():
     assert "no retry" in run("schedule", "--kind", "opted_out").stdout
 
 
+def test_no_retries_are_no_word_about_the_kind_of_failure():
+    assert run("schedule", "--max-retries", "0").stdout == "One attempt, and no retry: --max-retries is 0.\n"
+
+
 def test_a_bad_policy_is_refused_with_what_to_do():
     done = run("schedule", "--max-retries", "5000", ok=False)
     assert "max_retries must be" in done.stderr

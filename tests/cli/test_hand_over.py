@@ -141,6 +141,48 @@ def test_a_message_that_is_being_sent_is_not_taken_back(store):
     assert state(store) is MessageState.PENDING
 
 
+def test_a_message_in_doubt_is_taken_back_only_when_that_is_settled(store):
+    doubt = AttemptState(retries=1, doubt_since=LATE, settles_at=LATE)
+    lost = Failure.of(FailureKind.LOST_ANSWER)
+    Dispatcher(ScriptedSender([lost]), journal=store).attempt(MESSAGE, doubt)
+    done = here("cancel", "parcel:17")
+    assert done.exit_code == 0
+    assert "is not sent again" in done.output
+    assert "is canceled" not in done.output
+    assert state(store) is MessageState.PENDING
+
+
+@pytest.mark.parametrize("command", [("cancel", "parcel:17"), ("recover", *ON_SHOP)], ids=["cancel", "recover"])
+def test_no_command_makes_a_database(command, shop):
+    done = here(*command, "--store", "sqlite+pysqlite:///made.db")
+    assert done.exit_code == 1
+    assert "There is no database" in done.output
+    assert not (shop / "made.db").exists()
+
+
+@pytest.mark.parametrize("url", ["sqlite:///broken.db", "postgresql+psycopg://user:secret@127.0.0.1:1/texts"])
+def test_a_database_that_cannot_be_used_is_told_in_a_line(url, shop):
+    (shop / "broken.db").write_bytes(b"no database" * 100)
+    done = here("cancel", "parcel:17", "--store", url)
+    assert done.exit_code == 1
+    assert isinstance(done.exception, SystemExit)
+    assert "cannot be used" in done.output
+    assert "secret" not in done.output
+
+
+def test_recover_waits_for_a_database_that_is_not_made_yet(shop):
+    command = [sys.executable, "-c", "from smsretry.cli import main; main()", "recover", *ON_SHOP, "--every", "0.05"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        assert running.stderr is not None
+        assert "There is no database" in running.stderr.readline()
+        with SQLStore("sqlite:///sms.db") as opened:
+            opened.create_tables()
+        assert "queued again" in running.stdout.readline()
+        running.send_signal(signal.SIGINT)
+        running.communicate(timeout=10)
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -152,7 +194,7 @@ def test_a_message_that_is_being_sent_is_not_taken_back(store):
         (("recover", "--app", "shop:SHOP", "--task", "a"), "--app shop:SHOP was not found"),
         (("recover", "--call", "shop:nothing"), "--call shop:nothing was not found"),
         (("recover", "--call", "shop"), "Name it as module:name"),
-        (("recover", *ON_SHOP, "--store", "sqlite:///other.db"), "There is no database sqlite:///other.db"),
+        (("recover", *ON_SHOP, "--store", "sqlite:///other.db"), "There is no database at"),
         (("recover", *ON_SHOP, "--store", "nonsense"), "url is no database URL"),
         (("recover", *ON_SHOP, "--every", "0"), "--every"),
         (("requeue", *ON_SHOP, "--campaign", "spring", "--kind", "opted_out"), "'opted_out' is not one of"),

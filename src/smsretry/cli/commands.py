@@ -89,7 +89,7 @@ def schedule(
     if as_json:
         click.echo(json.dumps(waits))
     else:
-        _print_schedule(waits)
+        _print_schedule(waits, max_retries=given.get("max_retries"))
         if kind == FailureKind.LOST_ANSWER:
             click.echo("The provider is asked before each retry: the time spent on look-ups comes on top.")
 
@@ -144,9 +144,10 @@ def _print_facts(title: str, facts: dict[str, object]) -> None:
     Console().print(table)
 
 
-def _print_schedule(waits: tuple[float, ...]) -> None:
+def _print_schedule(waits: tuple[float, ...], *, max_retries: int | None) -> None:
     if not waits:
-        click.echo("One attempt, and no retry: this kind of failure ends a message at once.")
+        why = "--max-retries is 0" if max_retries == 0 else "this kind of failure ends a message at once"
+        click.echo(f"One attempt, and no retry: {why}.")
         return
     table = Table("retry", "seconds after the failure", "seconds after attempt 1", title="Schedule")
     for number, wait_s in enumerate(waits, start=1):

@@ -8,9 +8,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -19,9 +18,8 @@ from smsretry.core.failure import FailureKind
 from smsretry.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from smsretry.store import Recovered, SQLStore
+    from smsretry.store import Recovered
 
-_SQLITE: Final = "sqlite:///"
 _MENDABLE: Final = (FailureKind.AUTH, FailureKind.ACCOUNT, FailureKind.SENDER_CONFIG, FailureKind.GEO_PERMISSION)
 """What `smsretry.store.requeue` takes; importing it here would cost every command the time for SQLAlchemy."""
 
@@ -59,10 +57,11 @@ def recover(
     Those are the messages of a journal that are past their time and that nobody works on. Run it beside workers,
     or twice at once: nothing is sent twice for it. It ends after one run, or with --every when it is interrupted.
     """
+    from smsretry.cli.show import opened
     from smsretry.store import recover as run
 
     queue = _queue(app, task, call)
-    with _opened(url) as store, contextlib.suppress(KeyboardInterrupt):
+    with opened(url) as store, contextlib.suppress(KeyboardInterrupt):
         while True:
             _tell(_tried(lambda: run(store, queue, grace_s=grace_s), again_in_s=every_s), as_json=as_json)
             if every_s is None:
@@ -94,10 +93,11 @@ def requeue(
 
     Mend the account first. Each message gets a new round, with all its retries.
     """
+    from smsretry.cli.show import opened
     from smsretry.store import requeue as run
 
     queue = _queue(app, task, call)
-    with _opened(url) as store:
+    with opened(url) as store:
         _tell(_tried(lambda: run(store, queue, campaign=campaign or None, kind=kind)), as_json=as_json)
 
 
@@ -106,35 +106,28 @@ def requeue(
 @_STORE
 def cancel(message_id: str, url: str) -> None:
     """Take back MESSAGE_ID, unless it is being sent or has ended."""
-    with _opened(url) as store:
-        if not store.cancel(message_id):
-            raise click.ClickException(_why_not(store, message_id, url))
-    click.echo(f"{message_id} is canceled.")
+    from smsretry.cli.show import no_message, opened
+
+    with opened(url) as store:
+        done, record = store.cancel(message_id), store.message(message_id)
+        if record is None:
+            raise no_message(store, message_id)
+    is_open = record.state.value == "pending"
+    if not done:
+        raise click.ClickException(_why_not(message_id, record.state.value, is_open=is_open))
+    if is_open:
+        click.echo(f"{message_id} may be sent: it is asked about until that is settled, and is not sent again.")
+    else:
+        click.echo(f"{message_id} is canceled.")
 
 
-def _why_not(store: SQLStore, message_id: str, url: str) -> str:
-    record = store.message(message_id)
-    if record is None:
-        return f"There is no message {message_id!r} in {url}. Check the id and the --store."
-    if record.state.value == "pending":
+def _why_not(message_id: str, state: str, *, is_open: bool) -> str:
+    if is_open:
         return (
             f"{message_id} is being sent, or was when its worker was lost. Try again when that is settled: "
             f"smsretry show {message_id}"
         )
-    return f"{message_id} has ended already: it is {record.state.value}. Nothing was changed."
-
-
-@contextlib.contextmanager
-def _opened(url: str) -> Iterator[SQLStore]:
-    from smsretry.store import SQLStore
-
-    if url.startswith(_SQLITE) and not Path(url.removeprefix(_SQLITE)).exists():
-        raise click.ClickException(f"There is no database {url}. Name the one of your journal with --store.")
-    try:
-        with SQLStore(url) as store:
-            yield store
-    except ConfigurationError as error:
-        raise click.ClickException(str(error)) from None
+    return f"{message_id} has ended already: it is {state}. Nothing was changed."
 
 
 def _tried(work: Callable[[], Recovered], *, again_in_s: float | None = None) -> Recovered | None:
@@ -142,9 +135,11 @@ def _tried(work: Callable[[], Recovered], *, again_in_s: float | None = None) ->
     try:
         return work()
     except Exception as error:
-        why = f"The store failed ({type(error).__qualname__})."
+        no_store = isinstance(error, ConfigurationError)
+        why = str(error) if no_store else f"The store failed ({type(error).__qualname__})."
         if again_in_s is None:
-            raise click.ClickException(f"{why} What was not queued yet stays as it is: run it again.") from error
+            then = "Check the --store." if no_store else "What was not queued yet stays as it is: run it again."
+            raise click.ClickException(f"{why} {then}") from error
         click.echo(f"{why} Next try in {again_in_s:g} s.", err=True)
         return None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -12,7 +14,7 @@ from rich.text import Text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from smsretry.errors import ConfigurationError
-from smsretry.store import AttemptRecord, SQLStore
+from smsretry.store import SQLStore
 
 
 def history_of(url: str, message_id: str) -> list[dict[str, Any]]:
@@ -20,11 +22,10 @@ def history_of(url: str, message_id: str) -> list[dict[str, Any]]:
 
     Raise `click.ClickException` where the database cannot be read, and where it does not know the message.
     """
-    try:
-        with SQLStore(url, create=False) as store:
-            rows = _read(store, message_id)
-    except ConfigurationError as error:
-        raise click.ClickException(f"{error} Check the --store.") from None
+    with opened(url) as store:
+        rows = store.history(message_id)
+        if not rows:
+            raise no_message(store, message_id)
     return [
         {name: value.isoformat() if isinstance(value, datetime) else value for name, value in asdict(row).items()}
         for row in rows
@@ -44,14 +45,27 @@ def history_table(message_id: str, attempts: list[dict[str, Any]]) -> Table:
     return table
 
 
-def _read(store: SQLStore, message_id: str) -> tuple[AttemptRecord, ...]:
+@contextlib.contextmanager
+def opened(url: str) -> Iterator[SQLStore]:
+    """Open the database of ``url`` as it is; raise `click.ClickException` where it cannot be used, or is none."""
     try:
-        rows = store.history(message_id)
+        with SQLStore(url, create=False) as store, _told_plainly(store):
+            yield store
+    except ConfigurationError as error:
+        raise click.ClickException(f"{error} Check the --store.") from None
+
+
+@contextlib.contextmanager
+def _told_plainly(store: SQLStore) -> Iterator[None]:
+    try:
+        yield
     except (SQLAlchemyError, TypeError, ValueError, OSError) as error:  # drivers refuse options as they like
-        raise click.ClickException(f"{store.name} cannot be read: {_first_line(error)}. Check the --store.") from None
-    if not rows:
-        raise click.ClickException(f"There is no message {message_id!r} in {store.name}. Check the id and the --store.")
-    return rows
+        raise click.ClickException(f"{store.name} cannot be used: {_first_line(error)}. Check the --store.") from None
+
+
+def no_message(store: SQLStore, message_id: str) -> click.ClickException:
+    """Return what is raised where ``store`` does not know the message."""
+    return click.ClickException(f"There is no message {message_id!r} in {store.name}. Check the id and the --store.")
 
 
 def _first_line(error: Exception) -> str:
