@@ -81,7 +81,7 @@ class NotAccepted(SMSRetryError):
 
     @property
     def attempts(self) -> int:
-        """Return how many times the provider was asked to send it."""
+        """Return how many times the sender was called, also where it refused by itself and asked no provider."""
         return int(self.args[2])
 
     @property

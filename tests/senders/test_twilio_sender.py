@@ -460,3 +460,17 @@ def test_a_refusal_that_names_the_number_reaches_analytics_without_it(
 def test_a_look_up_without_configuration_cannot_tell(new_sender: NewSender) -> None:
     answer = new_sender.from_env({}).find(MESSAGE, since=NOW)
     assert answer == CannotTell("TWILIO_ACCOUNT_SID is missing. Set it to what Twilio's console shows.")
+
+
+def test_a_call_of_the_sender_is_an_attempt_even_where_it_posts_nothing(
+    simulator: TwilioSimulator, new_sender: NewSender
+) -> None:
+    clock = FakeClock()
+    message = Message(TO, "Your table is ready.", id="a-1", send_before=clock.now() + timedelta(seconds=0.5))
+    too_late = new_sender(ACCOUNT_SID, AUTH_TOKEN, from_number=FROM, base_url=simulator.url, clock=clock)
+    unset = new_sender.from_env({"TWILIO_BASE_URL": simulator.url})
+    for sender, sent in ((too_late, message), (unset, Message(TO, "Your table is ready.", id="a-2"))):
+        ended = Dispatcher(sender, clock=clock).attempt(sent)
+        assert isinstance(ended, GaveUp)
+        assert ended.attempts == 1
+    assert simulator.posts == 0

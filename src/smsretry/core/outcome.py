@@ -54,8 +54,9 @@ class DeferReason(StrEnum):
 class GaveUp:
     """End the message: it was not accepted, because of ``failure``, for ``reason``, after ``attempts`` sends.
 
-    ``would_retry_at`` is set where a retry was allowed but would have come after ``send_before``. ``cause`` is the
-    exception of the sender, for whoever raises; it is no part of the value.
+    Each call of the sender counts as a send, also where it refused by itself and asked nobody: for want of a setting,
+    or with too little time left. ``would_retry_at`` is set where a retry was allowed but would have come after
+    ``send_before``. ``cause`` is the exception of the sender, for whoever raises; it is no part of the value.
     """
 
     failure: Failure
