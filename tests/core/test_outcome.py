@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.strategies import NOW, ended, hostile_values, states
 
-from smsretry import AttemptState, Failure, FailureKind, GaveUp, GiveUpReason
+from smsretry import Accepted, AttemptState, Failure, FailureKind, GaveUp, GiveUpReason, Receipt
 from smsretry.core.outcome import MOST_COUNTED
 
 NEW = AttemptState()
@@ -172,3 +172,9 @@ def test_a_corrupt_end_is_refused_or_is_an_end(changes: dict[str, Any]) -> None:
 def test_what_is_no_end_is_refused(data: Any) -> None:
     with pytest.raises(ValueError, match="end of a message"):
         GaveUp.from_dict(data)
+
+
+@pytest.mark.parametrize("ending", [5, "failed", {"attempts": 1}, Accepted(Receipt("acme", "A1", NOW))])
+def test_the_end_in_a_state_is_one_that_was_given_up(ending: Any) -> None:
+    with pytest.raises(ValueError, match="ending must be a GaveUp or None"):
+        AttemptState(doubt_since=NOW, ending=ending)

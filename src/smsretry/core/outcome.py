@@ -129,6 +129,9 @@ class AttemptState:
             _check_time(name, getattr(self, name))
         for name in ("provider_id", "message_id", "claim"):
             _check_text(name, getattr(self, name))
+        if self.ending is not None and not isinstance(self.ending, GaveUp):
+            msg = f"ending must be a GaveUp or None, got {type(self.ending).__name__}. The state is corrupt."
+            raise ValueError(msg)
         if self.doubt_since is None:
             self._check_without_doubt()
 
