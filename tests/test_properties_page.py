@@ -7,14 +7,11 @@ import re
 from functools import cache
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "explanation" / "properties.md"
 ROW = re.compile(r"^\| (?P<number>\d+) \| (?P<words>.+) \| (?P<tests>.+) \|$", re.MULTILINE)
 NAMED = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
-PROMISED = {*range(1, 20), 21, 22, 23}
-LATER = {20: "asynchronous"}
+PROMISED = set(range(1, 24))
 
 
 def rows(page: str) -> dict[int, str]:
@@ -43,13 +40,6 @@ def functions_of(path: Path) -> set[str]:
 
 def test_every_property_has_a_test_that_exists() -> None:
     assert gaps(PAGE.read_text("utf-8")) == []
-
-
-@pytest.mark.parametrize(("number", "word"), LATER.items())
-def test_what_comes_later_says_with_what(number: int, word: str) -> None:
-    told = rows(PAGE.read_text("utf-8"))[number]
-    assert "comes with" in told
-    assert word in told
 
 
 def test_the_page_has_every_number_once() -> None:
