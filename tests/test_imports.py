@@ -1,6 +1,6 @@
 """Imports point one way, and the front door is light.
 
-    core ← ports ← steps ← judge ← journaled ← dispatcher ← adapters | campaign | cli
+    core ← ports ← steps ← limiting ← judge ← journaled ← dispatcher ← adapters | campaign | cli
 
 Senders, sinks, store, journal, limits and callbacks know core, ports and errors only; no adapter knows another;
 third-party modules are imported in the module of their own extra only.
@@ -30,11 +30,12 @@ MAY_KNOW = {
     "errors": frozenset({"core", "errors"}),
     "ports": SHELL,
     "steps": SHELL | {"steps"},
-    "judge": SHELL | {"steps", "judge"},
+    "limiting": SHELL | {"steps", "limiting"},
+    "judge": SHELL | {"steps", "limiting", "judge"},
     "journaled": SHELL | {"steps", "judge", "journaled"},
     "journal": SHELL | {"journal"},
     "wiring": SHELL | {"wiring"},
-    "dispatcher": SHELL | {"steps", "judge", "journaled", "wiring", "dispatcher"},
+    "dispatcher": SHELL | {"steps", "limiting", "judge", "journaled", "wiring", "dispatcher"},
     FRONT_DOOR: SHELL | {"dispatcher"},
     "senders": SHELL | {"senders"},
     "sinks": SHELL | {"sinks"},
@@ -55,6 +56,7 @@ THIRD_PARTY = {
     ),
     "smsretry.adapters.celery": frozenset({"celery", "kombu", "billiard", "vine", "typing_extensions"}),
     "smsretry.store": frozenset({"sqlalchemy", "typing_extensions"}),
+    "smsretry.limits.redis": frozenset({"redis", "typing_extensions"}),
     "smsretry.cli": frozenset({"click", "rich", "celery", "kombu", "sqlalchemy", "typing_extensions"}),
     "smsretry.testing.folder_broker": frozenset({"kombu", "typing_extensions"}),
     "smsretry.testing.pytest_plugin": frozenset({"pytest", "typing_extensions"}),
@@ -215,6 +217,8 @@ def test_every_module_is_in_a_room_of_the_plan() -> None:
         ("smsretry.senders.twilio.http", "from smsretry.store import SQLStore"),
         ("smsretry.senders.twilio.http", "import celery"),
         ("smsretry.store.schema", "from smsretry.senders.twilio import TwilioSender"),
+        ("smsretry.limits.memory", "import redis"),
+        ("smsretry.limits.memory", "from smsretry.dispatcher import Dispatcher"),
         ("smsretry.callbacks.twilio", "from smsretry.store import SQLStore"),
         ("smsretry.adapters.celery", "from smsretry.adapters.callables import retrying"),
         ("smsretry.adapters.celery", "from smsretry.store import SQLStore"),
@@ -239,6 +243,7 @@ def test_an_import_that_points_the_wrong_way_is_caught(module: str, source: str)
             "smsretry.senders.twilio.http",
             "import requests\nfrom twilio.http import HttpClient\nfrom .codes import TABLE",
         ),
+        ("smsretry.limits.redis", "import redis.asyncio\nfrom smsretry.core.line import Rate"),
         ("smsretry.store.sql", "import sqlalchemy as sa\nfrom smsretry.ports import AnalyticsSink"),
         ("smsretry.adapters.celery", "import celery\nfrom smsretry.adapters._envelope import opened"),
         (

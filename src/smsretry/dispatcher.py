@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Self, TypeVar, 
 
 from smsretry.core.classify import classify_error
 from smsretry.core.events import Event
+from smsretry.core.limit import OnUnreachable
 from smsretry.core.message import Message
 from smsretry.core.outcome import AttemptState, GaveUp, Outcome
 from smsretry.core.policy import RetryPolicy
@@ -23,27 +24,41 @@ from smsretry.ports import (
     AnalyticsSink,
     AsyncAnalyticsSink,
     AsyncCanLookUp,
+    AsyncFairLimiter,
     AsyncJournal,
+    AsyncRateLimiter,
     AsyncSMSSender,
     CanLookUp,
     Classifier,
     Clock,
+    FairLimiter,
     Journal,
+    RateLimiter,
     SMSSender,
 )
-from smsretry.steps import Ask, Find, Question, SendChecked, Steps
-from smsretry.wiring import check_callable, check_clock, check_policy, check_sender, checked_sinks, runs_in_loop
+from smsretry.steps import Ask, AskLimiter, Find, Question, SendChecked, Steps
+from smsretry.wiring import (
+    check_callable,
+    check_clock,
+    check_limiter,
+    check_policy,
+    check_sender,
+    checked_sinks,
+    runs_in_loop,
+)
 
 if TYPE_CHECKING:
     from smsretry.journaled import Attempted, Journaled
+    from smsretry.limiting import Limiting
 
 T = TypeVar("T")
 SenderT = TypeVar("SenderT")
 SinkT = TypeVar("SinkT")
 JournalT = TypeVar("JournalT")
+LimiterT = TypeVar("LimiterT")
 
 _NEW: Final = AttemptState()
-_QUESTIONS: Final = (SendChecked, Find, Ask)
+_QUESTIONS: Final = (SendChecked, Find, Ask, AskLimiter)
 """Any step but a message: `smsretry.adapters.callables.retrying` puts calls of its own in the place of messages."""
 LEASE_S: Final = 60.0
 """How long a claim in a journal holds without being renewed, unless told otherwise."""
@@ -58,7 +73,7 @@ def new_id() -> str:
     return os.urandom(16).hex()
 
 
-class _Shell(Generic[SenderT, SinkT, JournalT]):
+class _Shell(Generic[SenderT, SinkT, JournalT, LimiterT]):
     """Hold the parts of a dispatcher, plain or async; what is decided is the judge's, and the same for both."""
 
     _is_async: ClassVar[bool] = False
@@ -75,6 +90,8 @@ class _Shell(Generic[SenderT, SinkT, JournalT]):
         journal: JournalT | None = None,
         lease_s: float = LEASE_S,
         elapsed: Callable[[], float] | None = None,
+        limiter: LimiterT | None = None,
+        limiter_away: OnUnreachable = OnUnreachable.HOLD,
     ) -> None:
         check_sender(sender, is_async=self._is_async)
         check_policy(policy)
@@ -90,7 +107,9 @@ class _Shell(Generic[SenderT, SinkT, JournalT]):
         self._sender = sender
         # A runtime check of the Protocol would cost more than an attempt.
         asks = callable(getattr(sender, "find", None))
-        self._judge = Judge(policy=policy, classify=classify, asks=asks, draw=draw)
+        self._limiter: Any = limiter
+        limiting = None if limiter is None else self._under_a_limit(limiter_away)
+        self._judge = Judge(policy=policy, classify=classify, asks=asks, draw=draw, limiting=limiting)
         self._sinks: tuple[SinkT, ...] = self._seated(checked_sinks(sink, is_async=self._is_async))
         self._journaled = None if journal is None else self._under_a_journal(elapsed)
 
@@ -121,13 +140,20 @@ class _Shell(Generic[SenderT, SinkT, JournalT]):
             elapsed=elapsed or since_boot,
         )
 
+    def _under_a_limit(self, limiter_away: OnUnreachable) -> Limiting:
+        from smsretry.limiting import Limiting, as_fair  # nobody pays for it without a limiter
+
+        check_limiter(self._limiter, is_async=self._is_async)
+        self._limiter = as_fair(self._limiter)
+        return Limiting(sender=self._sender, clock=self.clock, on_unreachable=limiter_away)
+
     def _seated(self, sinks: tuple[SinkT, ...]) -> tuple[SinkT, ...]:
         """Return the sinks that are told of an attempt: not the journal, which writes that itself."""
         own: object = self.journal
         return tuple(sink for sink in sinks if sink is not own)
 
 
-class Dispatcher(_Shell[SMSSender, AnalyticsSink, Journal]):
+class Dispatcher(_Shell[SMSSender, AnalyticsSink, Journal, RateLimiter | FairLimiter]):
     """Send messages through ``sender``, one attempt a call, as ``policy`` says.
 
     ``classify`` says what an exception means; the default is the sender's own ``classify`` where it has one. ``sink``
@@ -138,6 +164,10 @@ class Dispatcher(_Shell[SMSSender, AnalyticsSink, Journal]):
     begun, so that killed workers and repeated deliveries neither lose nor double a text. A claim in it holds for
     ``lease_s`` seconds, and must outlast a send; ``elapsed`` measures that, in seconds on a clock that never jumps and
     counts the time that the machine sleeps (the default is such a one).
+
+    ``limiter`` (a `smsretry.limits.MemoryLimiter`, or a `smsretry.limits.redis.RedisLimiter` for all workers together)
+    is asked before each send; a message whose turn has not come is deferred. ``limiter_away`` says what becomes of
+    messages while it cannot be reached.
 
     Constructing it opens nothing, and it holds no state of its own: one may stand at module level and serve every
     thread and forked process. Raises `smsretry.ConfigurationError` for a sender that cannot send, a sink that
@@ -201,6 +231,8 @@ class Dispatcher(_Shell[SMSSender, AnalyticsSink, Journal]):
                 return asks.find(step.message, since=step.since, exclude=step.exclude)
             case Ask(question):
                 return question(cast("Journal", self.journal))
+            case AskLimiter(ask):
+                return ask(self._limiter)
             case _ as unreachable:
                 assert_never(unreachable)
 
@@ -230,12 +262,19 @@ class Dispatcher(_Shell[SMSSender, AnalyticsSink, Journal]):
                 _lost(event, sink, error)
 
 
-class AsyncDispatcher(_Shell[AsyncSMSSender, AnalyticsSink | AsyncAnalyticsSink, Journal | AsyncJournal]):
+class AsyncDispatcher(
+    _Shell[
+        AsyncSMSSender,
+        AnalyticsSink | AsyncAnalyticsSink,
+        Journal | AsyncJournal,
+        RateLimiter | FairLimiter | AsyncRateLimiter | AsyncFairLimiter,
+    ]
+):
     """Send messages through an async ``sender``, one attempt a call: `Dispatcher` for code that runs in a loop.
 
-    Everything is as it is there. What blocks is kept out of the loop: a sink or journal whose verbs are coroutine
-    functions is awaited, one with ``blocks = False`` is called in the loop, and any other runs in a thread. One with a
-    method ``in_loop()``, such as `smsretry.store.SQLStore`, is asked for its form that is awaited.
+    Everything is as it is there. What blocks is kept out of the loop: a sink, journal or limiter whose verbs are
+    coroutine functions is awaited, one with ``blocks = False`` is called in the loop, and any other runs in a thread.
+    One with a method ``in_loop()``, such as `smsretry.store.SQLStore`, is asked for its form that is awaited.
 
     Where the task is canceled, the attempt ends at once: what was on its way may have been sent. With a journal the
     message stays in doubt there, until its lease ends and it is looked up.
@@ -298,6 +337,8 @@ class AsyncDispatcher(_Shell[AsyncSMSSender, AnalyticsSink | AsyncAnalyticsSink,
             case Ask(question):
                 journal = cast("Journal", self._asked)
                 return await _answer(question, journal, in_loop=runs_in_loop(journal, "begin"))
+            case AskLimiter(ask):
+                return await _answer(ask, self._limiter, in_loop=runs_in_loop(self._limiter, "take_turn"))
             case _ as unreachable:
                 assert_never(unreachable)
 

@@ -25,6 +25,7 @@ from smsretry.core.outcome import (
 )
 from smsretry.core.policy import OnUnknown, RetryPolicy
 from smsretry.errors import ProviderError
+from smsretry.limiting import Limiting
 from smsretry.ports import Classifier, Clock
 from smsretry.steps import Find, Steps
 
@@ -40,8 +41,9 @@ _NOT_ASKED: Final = "the sender cannot be asked"
 class Judge:
     """Decide by ``policy``; ``classify`` says what an exception means, and ``asks`` whether the provider can be asked.
 
-    Times are those of the ``clock`` that comes with each question. Where it ``holds``, a message whose account is
-    refused is put off and does not end: for whoever keeps the other messages of the account back meanwhile.
+    ``limiting`` asks the rate limiter before every send. Times are those of the ``clock`` that comes with a question.
+    Where it ``holds``, a message whose account is refused is put off and does not end: for whoever keeps the other
+    messages of the account back meanwhile.
     """
 
     policy: RetryPolicy
@@ -49,19 +51,27 @@ class Judge:
     asks: bool
     draw: Callable[[], float]
     holds: bool = False
+    limiting: Limiting | None = None
 
-    def attempt(self, message: Message, state: AttemptState, began: datetime, clock: Clock) -> Steps[Outcome]:
+    def attempt(  # noqa: PLR0911  # one way out for each answer; a generator more would cost every attempt
+        self, message: Message, state: AttemptState, began: datetime, clock: Clock
+    ) -> Steps[Outcome]:
         """Make the next attempt, which began at ``began``."""
         if state.provider_id is not None:
             return Accepted(Receipt("", state.provider_id, began), max(1, _sends(state)), looked_up=True)
         if state.doubt_since is not None:
             resolved = yield from self._resolve(message, state, began)
-            if resolved is None and _is_late(message, now := clock()):  # the look-up took its time
+            if resolved is None and is_late(message, now := clock()):  # the look-up took its time
                 resolved = yield from self._resolve(message, state, now)
             if resolved is not None:
                 return resolved
         elif is_late(message, began):
             return _expired(state)
+        if self.limiting is not None:
+            put_off = yield from self._limited(self.limiting, message, state, clock)
+            if put_off is not None:
+                return put_off
+            state = state if state.slot is None else state.with_slot(None)
         try:
             receipt = yield message
         except Exception as error:  # noqa: BLE001  # the border: everything else is the classifier's
@@ -97,6 +107,8 @@ class Judge:
         error: Exception | None,
     ) -> Steps[Outcome]:
         """Decide what follows a send that failed; what needs nothing but a look-up is asked at once."""
+        if self.limiting is not None and failure.kind is FailureKind.RATE_LIMITED:
+            yield from self.limiting.slow_down(message, failure, self.policy.max_hint_s)
         now = clock()
         decided = self.policy.decide(
             failure, state, now=now, send_before=message.send_before, draw=self.draw(), began=began
@@ -114,6 +126,29 @@ class Judge:
     def may_wait(self, state: AttemptState, now: datetime) -> bool:
         """Say whether a message has not yet been put off for as long as it may be."""
         return now - (state.deferred_since or now) < timedelta(seconds=self.policy.max_deferral_s)
+
+    def _limited(
+        self, limiting: Limiting, message: Message, state: AttemptState, clock: Clock
+    ) -> Steps[Outcome | None]:
+        """Ask the rate limiter for a turn; None where it has come, and the message is to be sent."""
+        now = clock()
+        longest_s = self._longest_wait_s(message, state, now)
+        reason, turn = yield from limiting.turn(message, state, longest_s)
+        if turn.wait_s <= 0.0 and not is_late(message, clock()):  # the answer may have taken its time
+            return None
+        if 0.0 < turn.wait_s <= longest_s:
+            waiting = state.with_deferral(now, now + timedelta(seconds=turn.wait_s))
+            return Deferred(turn.wait_s, reason, waiting.with_slot(turn.slot))
+        ending = _expired(state, "its turn under the rate limit would come too late")
+        if state.doubt_since is None:
+            return ending
+        return (yield from self._settle(message, replace(state, ending=ending), now))
+
+    def _longest_wait_s(self, message: Message, state: AttemptState, now: datetime) -> float:
+        """Return for how many seconds a message may be put off: until its deadline, else as the policy says."""
+        if message.send_before is not None:
+            return (message.send_before - now).total_seconds()
+        return self.policy.max_deferral_s - (now - (state.deferred_since or now)).total_seconds()
 
     def _classified(self, error: Exception) -> Failure:
         if issubclass(type(error), ProviderError):  # isinstance would ask the exception, which may raise
@@ -269,8 +304,8 @@ def _deferral(outcome: Deferred, sends_before: int) -> dict[str, Any]:
     }
 
 
-def _expired(state: AttemptState) -> GaveUp:
-    failure = Failure.of(FailureKind.EXPIRED, detail="send_before has passed")
+def _expired(state: AttemptState, why: str = "send_before has passed") -> GaveUp:
+    failure = Failure.of(FailureKind.EXPIRED, detail=why)
     return GaveUp(failure, GiveUpReason.EXPIRED, _sends(state))
 
 

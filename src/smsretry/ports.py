@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Collection
 from contextvars import ContextVar
 from datetime import datetime
@@ -10,6 +11,7 @@ from typing import Final, Protocol, runtime_checkable
 from smsretry.core.claims import Begun, Busy, Claim, Ended, Others
 from smsretry.core.events import Event
 from smsretry.core.failure import Failure
+from smsretry.core.limit import Turn
 from smsretry.core.lookup import CannotTell, Found, LookUp, NotSeen
 from smsretry.core.message import Message, Receipt
 from smsretry.core.outcome import AttemptState, Outcome
@@ -18,17 +20,22 @@ __all__ = [
     "AnalyticsSink",
     "AsyncAnalyticsSink",
     "AsyncCanLookUp",
+    "AsyncFairLimiter",
     "AsyncJournal",
+    "AsyncRateLimiter",
     "AsyncSMSSender",
     "CanLookUp",
     "CannotTell",
     "Classifier",
     "Clock",
+    "FairLimiter",
     "Found",
     "Journal",
     "LookUp",
     "NotSeen",
+    "RateLimiter",
     "SMSSender",
+    "Turn",
     "check_before_writing",
     "check_before_writing_async",
 ]
@@ -133,6 +140,50 @@ class Journal(Protocol):
         ...
 
 
+class RateLimiter(Protocol):
+    """Say when something may be sent, so that a sender never carries more than it may."""
+
+    def reserve(self, key: str, cost: int, now: datetime, /) -> float:
+        """Reserve a slot for ``cost`` segments of the sender ``key``; return how many seconds away it is, 0.0 for now.
+
+        The slot belongs to whoever asked: he comes back then, and need not ask again.
+        """
+        ...
+
+
+class FairLimiter(RateLimiter, Protocol):
+    """Say whose turn it is, fairly between the campaigns that share a sender, and slow down where the provider asks.
+
+    A dispatcher asks a limiter that can do it in this way, and not by ``reserve``.
+    """
+
+    def take_turn(
+        self,
+        key: str,
+        cost: int,
+        now: datetime,
+        /,
+        *,
+        campaign: str = "",
+        slot: str | None = None,
+        within_s: float = math.inf,
+    ) -> Turn:
+        """Say whether ``cost`` segments of the sender ``key`` may go now, or how many seconds away their turn is.
+
+        Whoever must wait comes back with the `Turn`'s ``slot`` and asks for the same. A ``campaign`` that is alone has
+        the whole rate: then its turn has come. Where others wait too they share it equally, and a turn may be further
+        away than it was. A wait of more than ``within_s`` seconds is told, and no place kept.
+        """
+        ...
+
+    def slow_down(self, key: str, now: datetime, /, *, retry_after_s: float | None = None) -> None:
+        """Note that the provider refused a text of ``key`` as too fast: use less of its rate, and slowly more again.
+
+        Nothing goes for ``retry_after_s`` seconds. Who waits already waits longer.
+        """
+        ...
+
+
 class AsyncSMSSender(Protocol):
     """Hand one text to one provider, in a running loop: what `SMSSender` promises, awaited."""
 
@@ -198,6 +249,36 @@ class AsyncJournal(Protocol):
 
     async def reopen(self, account: str, /) -> None:
         """Note that the provider serves ``account`` again."""
+        ...
+
+
+class AsyncRateLimiter(Protocol):
+    """Say when something may be sent: what `RateLimiter` promises, awaited."""
+
+    async def reserve(self, key: str, cost: int, now: datetime, /) -> float:
+        """Reserve a slot: see `RateLimiter.reserve`."""
+        ...
+
+
+class AsyncFairLimiter(AsyncRateLimiter, Protocol):
+    """Say whose turn it is: what `FairLimiter` promises, awaited."""
+
+    async def take_turn(
+        self,
+        key: str,
+        cost: int,
+        now: datetime,
+        /,
+        *,
+        campaign: str = "",
+        slot: str | None = None,
+        within_s: float = math.inf,
+    ) -> Turn:
+        """Ask for a turn: see `FairLimiter.take_turn`."""
+        ...
+
+    async def slow_down(self, key: str, now: datetime, /, *, retry_after_s: float | None = None) -> None:
+        """Use less of the rate: see `FairLimiter.slow_down`."""
         ...
 
 

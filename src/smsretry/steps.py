@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from smsretry.core.message import Message
-from smsretry.ports import Journal
+from smsretry.ports import FairLimiter, Journal
 
 T = TypeVar("T")
 
@@ -44,6 +44,13 @@ class Ask:
     question: Callable[[Journal], Any]
 
 
-Question = SendChecked | Find | Ask
+@dataclass(frozen=True, slots=True)
+class AskLimiter:
+    """Call ``question`` with the rate limiter; answer with what it returns."""
+
+    question: Callable[[FairLimiter], Any]
+
+
+Question = SendChecked | Find | Ask | AskLimiter
 Step = Message | Question
 Steps = Generator[Step, Any, T]

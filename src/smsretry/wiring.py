@@ -27,6 +27,17 @@ def check_sender(sender: object, *, is_async: bool = False) -> None:
         )
 
 
+def check_limiter(limiter: object, *, is_async: bool = False) -> None:
+    """Raise `ConfigurationError` where ``limiter`` cannot say when to send."""
+    verbs = [verb for verb in ("take_turn", "reserve") if callable(getattr(limiter, verb, None))]
+    if isinstance(limiter, type) or not verbs:
+        raise ConfigurationError(
+            f"limiter must have a method reserve(key, cost, now), got {_shown(limiter)}. Pass a rate limiter."
+        )
+    if not is_async:
+        _check_plain(verbs[0], limiter)
+
+
 def runs_in_loop(part: object, verb: str) -> bool:
     """Say whether a part of an async dispatcher may be called in its loop: it is async, or has ``blocks = False``."""
     return bool(_flags_of(part, verb) & _COROUTINE) or not getattr(part, "blocks", True)

@@ -1,4 +1,4 @@
-"""Decide whose turn it is under a rate: what a limiter keeps of one sender, and how that changes; values in, values out.
+"""Decide whose turn it is under a rate: what a limiter keeps of one sender, and how it changes; values in, values out.
 
 Whoever may not go yet is told when to come back, and nothing is kept of him but a place on the clock of the line. Two
 questions are kept apart.
@@ -28,7 +28,7 @@ from typing import Final
 from smsretry.core.limit import Turn
 
 SECOND: Final = 1_000_000.0
-FRAC=0.75
+FRAC = 0.75
 NEXT: Final = "next"
 """The slot of one whose turn has come, and who had to wait only until a token is there."""
 SLOWEST: Final = 1 / 16

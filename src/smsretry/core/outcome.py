@@ -48,6 +48,10 @@ class DeferReason(StrEnum):
     """The provider refuses the account: nothing is sent until that is mended."""
     JOURNAL_AWAY = "journal_away"
     """The journal could not be written."""
+    LIMITED = "limited"
+    """What its sender may carry is used up: its turn comes later."""
+    LIMITER_AWAY = "limiter_away"
+    """The rate limiter could not be reached."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +123,8 @@ class AttemptState:
     """The generated id of a message that came without one."""
     claim: str | None = None
     """Names a claim in a journal under which nothing was sent, where the journal's answer was lost."""
+    slot: str | None = None
+    """The place that a rate limiter keeps for the next send, in the limiter's own words."""
 
     def __post_init__(self) -> None:
         _check_version(self.version)
@@ -127,7 +133,7 @@ class AttemptState:
         _check_count("round", self.round, least=1)
         for name in _TIMES:
             _check_time(name, getattr(self, name))
-        for name in ("provider_id", "message_id", "claim"):
+        for name in ("provider_id", "message_id", "claim", "slot"):
             _check_text(name, getattr(self, name))
         if self.ending is not None and not isinstance(self.ending, GaveUp):
             msg = f"ending must be a GaveUp or None, got {type(self.ending).__name__}. The state is corrupt."
@@ -169,7 +175,11 @@ class AttemptState:
 
     def with_retry(self, due: datetime) -> AttemptState:
         """Return the state after a send that failed, with one more retry scheduled for ``due``."""
-        return self._with(retries=self.retries + 1, due=due)
+        return self._with(retries=self.retries + 1, due=due, slot=None)
+
+    def with_slot(self, slot: str | None) -> AttemptState:
+        """Return the state with the place that a rate limiter keeps; None where it was used, or none is kept."""
+        return self._with(slot=slot)
 
     def with_deferral(self, now: datetime, due: datetime) -> AttemptState:
         """Return the state after one more deferral until ``due``."""

@@ -1,7 +1,7 @@
 """Count the segments that a text takes on its way, by which networks carry and providers bill and limit it.
 
-The source is 3GPP TS 23.038: a segment has 140 octets, which are 160 characters of 7 bits (GSM-7) or 70 code units of 16
-bits (UCS-2). A text of more than one segment loses 6 octets in each to a header (TS 23.040): 153 and 67 are left.
+The source is 3GPP TS 23.038: a segment has 140 octets, which are 160 characters of 7 bits (GSM-7) or 70 code units of
+16 bits (UCS-2). A text of more than one segment loses 6 octets in each to a header (TS 23.040): 153 and 67 are left.
 """
 
 from __future__ import annotations

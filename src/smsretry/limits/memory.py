@@ -27,7 +27,9 @@ class MemoryLimiter:
 
     blocks = False
 
-    def __init__(self, rate_per_s: float, *, burst: float = 0.0, rates: Mapping[str, float | Rate] | None = None) -> None:
+    def __init__(
+        self, rate_per_s: float, *, burst: float = 0.0, rates: Mapping[str, float | Rate] | None = None
+    ) -> None:
         self._rates = Rates.checked(rate_per_s, burst, rates or {})
         self._lock = threading.Lock()
         self._lines: dict[str, Line] = {}

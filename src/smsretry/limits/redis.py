@@ -27,7 +27,9 @@ try:
     from redis.exceptions import ConnectionError as ConnectionLost
     from redis.retry import Retry
 except ImportError as error:
-    msg = f"smsretry.limits.redis needs the redis package ({error.name} is missing). Run: pip install 'smsretry[limits]'"
+    msg = (
+        f"smsretry.limits.redis needs the redis package ({error.name} is missing). Run: pip install 'smsretry[limits]'"
+    )
     raise ConfigurationError(msg) from error
 
 PREFIX: Final = "smsretry:limit:"

@@ -144,6 +144,9 @@ class _Delivery:
                     state = outcome.state
                 case RetryAfter() | Deferred() if self.is_journaled:
                     raise _Next(outcome.state, outcome.delay_s, "eager mode does not wait, the journal has it").retry(0)
+                case Deferred(reason=DeferReason.LIMITED | DeferReason.LIMITER_AWAY):
+                    why = f"{outcome.reason}, eager mode does not wait and nothing was sent"
+                    raise _Next(outcome.state, outcome.delay_s, why).retry(0)
                 case RetryAfter() | Deferred():
                     raise self._unknown(outcome.state, "eager mode does not wait for a look-up")
                 case GaveUp():
@@ -251,8 +254,8 @@ class _Next:
 
 
 def _wait_s(delay_s: float, reason: DeferReason) -> float:
-    """Return how long a message that was put off waits: a doubt and a due time are exact, all else is a guess."""
-    is_exact = reason in {DeferReason.IN_DOUBT, DeferReason.NOT_DUE}
+    """Return how long a message that was put off waits: doubt, due time and turn are exact, others are a guess."""
+    is_exact = reason in {DeferReason.IN_DOUBT, DeferReason.NOT_DUE, DeferReason.LIMITED}
     return delay_s if is_exact else max(delay_s, _LEAST_WAIT_S)
 
 

@@ -116,6 +116,12 @@ class ConfiguredSender(Generic[ProcessT]):
         env = {} if self._env is None else self._env
         return f"twilio:{self._settings.account_sid or env.get('TWILIO_ACCOUNT_SID', '')}"
 
+    @property
+    def rate_key(self) -> str | None:
+        """Return by what a rate limiter counts a message without a ``sender_id``: the default sender, where known."""
+        known = self._settings if self._env is None else self._settings.completed_from(self._env)
+        return known.messaging_service_sid or known.from_number
+
     def _left_s(self, message: Message) -> float:
         """Return the seconds before ``send_before``; raise `ProviderError` where that is less than one."""
         if message.send_before is None:
