@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from smsretry.core.failure import Failure
 from smsretry.core.limit import OnUnreachable, Turn
@@ -104,11 +104,10 @@ def cost_of(message: Message) -> int:
 
 def as_fair(limiter: Any) -> FairLimiter:
     """Return ``limiter``, made to answer as a fair one where it can only reserve."""
-    return limiter if callable(getattr(limiter, "take_turn", None)) else _of_kind(limiter)(limiter)
-
-
-def _of_kind(limiter: Any) -> Any:
-    return _AwaitedReserving if inspect.iscoroutinefunction(limiter.reserve) else _Reserving
+    fair: Any = limiter
+    if not callable(getattr(limiter, "take_turn", None)):
+        fair = (_AwaitedReserving if inspect.iscoroutinefunction(limiter.reserve) else _Reserving)(limiter)
+    return cast("FairLimiter", fair)
 
 
 class _Reserving:
@@ -122,8 +121,8 @@ class _Reserving:
         return _NOW if slot == _HELD else _turn(self._limiter.reserve(key, cost, now))
 
     def slow_down(self, key: str, now: datetime, /, *, retry_after_s: float | None) -> None:
-        if callable(slow_down := getattr(self._limiter, "slow_down", None)):
-            slow_down(key, now, retry_after_s=retry_after_s)
+        if hasattr(self._limiter, "slow_down"):
+            self._limiter.slow_down(key, now, retry_after_s=retry_after_s)
 
 
 class _AwaitedReserving:
@@ -136,8 +135,8 @@ class _AwaitedReserving:
         return _NOW if slot == _HELD else _turn(await self._limiter.reserve(key, cost, now))
 
     async def slow_down(self, key: str, now: datetime, /, *, retry_after_s: float | None) -> None:
-        if callable(slow_down := getattr(self._limiter, "slow_down", None)):
-            await slow_down(key, now, retry_after_s=retry_after_s)
+        if hasattr(self._limiter, "slow_down"):
+            await self._limiter.slow_down(key, now, retry_after_s=retry_after_s)
 
 
 def _turn(wait_s: float) -> Turn:
