@@ -226,7 +226,7 @@ def _paced(pace: float, passed: float) -> tuple[float, float]:
 
 
 def _real_s(line: Line, paced: float, now: float) -> float:
-    """Return how many seconds it takes until ``paced`` has passed; whole microseconds, and at least one."""
+    """Return how many seconds it takes until ``paced`` has passed, or a moment more where that is not exact."""
     pace = line.pace
     whole = (1.0 - pace) * RECOVERY
     recovered = pace * whole + whole * whole / (2 * RECOVERY)
@@ -234,7 +234,9 @@ def _real_s(line: Line, paced: float, now: float) -> float:
         passed = whole + (paced - recovered)
     else:
         passed = RECOVERY * (math.sqrt(pace * pace + 2 * max(0.0, paced) / RECOVERY) - pace)
-    return max(1.0, math.ceil(max(0.0, line.held_until - now) + passed)) / SECOND
+    passed += max(0.0, line.held_until - now)
+    exact = pace == 1.0 and passed.is_integer()
+    return max(1.0, passed if exact else math.floor(passed) + 2.0) / SECOND
 
 
 def _start_of(slot: str | None) -> float | None:

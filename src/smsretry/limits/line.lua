@@ -5,14 +5,14 @@
 
 local SLOWEST, CUT_EVERY, RECOVERY, MOST_CAMPAIGNS, SET_BACK = 1 / 16, 2e6, 60e6, 256, 1e6
 local NEXT, CAMPAIGN = "next", "="
-local KEPT_LONGER = 60e6
+local KEPT_LONGER, ORIGIN = 60e6, 1767225600
 
 local key, asked, work, depth, campaign, slot = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], ARGV[5]
 local within, retry_after = ARGV[6] == "" and math.huge or tonumber(ARGV[6]), tonumber(ARGV[7])
 local now = tonumber(ARGV[8])
 if not now then
   local time = redis.call("TIME")
-  now = time[1] * 1e6 + time[2]
+  now = (time[1] - ORIGIN) * 1e6 + time[2]
 end
 
 local line = {at = now, clock = now, credit = depth, tokens = depth, promised = -depth, pace = 1, cut_at = -math.huge, held_until = 0}
@@ -45,7 +45,8 @@ local function real(paced)
   else
     passed = RECOVERY * (math.sqrt(pace * pace + 2 * math.max(0, paced) / RECOVERY) - pace)
   end
-  return math.max(1, math.ceil(math.max(0, line.held_until - now) + passed))
+  passed = passed + math.max(0, line.held_until - now)
+  return math.max(1, pace == 1 and passed % 1 == 0 and passed or math.floor(passed) + 2)
 end
 
 local function served(paced)

@@ -14,7 +14,8 @@ from smsretry.errors import ConfigurationError
 Moment = datetime | float
 """An aware datetime, or seconds on any clock that is used alone."""
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_ORIGIN: Final = datetime(2026, 1, 1, tzinfo=UTC)
+"""Times are counted from here: the smaller the numbers, the more exact are fractions of them."""
 _MICROSECOND: Final = timedelta(microseconds=1)
 
 
@@ -53,4 +54,4 @@ def in_microseconds(now: Moment) -> float:
         return float(round(now * SECOND))
     if now.utcoffset() is None:
         raise ConfigurationError(f"now must be an aware datetime, got {now.isoformat()}. Use datetime.now(UTC).")
-    return float((now - _EPOCH) // _MICROSECOND)
+    return float((now - _ORIGIN) // _MICROSECOND)
