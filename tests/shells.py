@@ -32,7 +32,7 @@ class Awaited:
 
     def __init__(self, sender: SMSSender) -> None:
         self._sender = sender
-        for name in ("classify", "timeout_s", "account_key"):
+        for name in ("classify", "timeout_s", "account_key", "rate_key"):
             if hasattr(sender, name):
                 setattr(self, name, getattr(sender, name))
 

@@ -196,6 +196,8 @@ class Journaled:
             evidence = replace(turn.claim.state, provider_id=outcome.receipt.provider_id)
             return self._put_off(evidence, DeferReason.JOURNAL_AWAY)
         following = turn.claim.state if isinstance(outcome, GaveUp) else outcome.state
+        if isinstance(outcome, Deferred) and not turn.sent:  # the next begin releases the claim: nothing was sent
+            return self._put_off(_lost_begin(following, turn.nonce), DeferReason.JOURNAL_AWAY)
         return self._put_off(following, DeferReason.JOURNAL_AWAY, least_s=turn.left_s())
 
     def _put_off(self, hint: AttemptState, reason: DeferReason, *, least_s: float = 0.0) -> Deferred:

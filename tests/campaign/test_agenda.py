@@ -176,6 +176,17 @@ def test_while_the_account_is_refused_one_message_a_minute_is_sent():
     assert agenda.has_turn(121.0)
 
 
+@pytest.mark.parametrize("reason", [DeferReason.LIMITED, DeferReason.LIMITER_AWAY])
+def test_a_probe_that_the_rate_limiter_has_wait_asked_nothing_and_leaves_the_hold(reason: DeferReason) -> None:
+    agenda = Agenda(concurrency=3, now_s=0.0)
+    agenda.put(message())
+    agenda.settle(taken(agenda, 0.0), HOLD, 0.0)
+    agenda.settle(taken(agenda, 60.0), Deferred(5.0, reason, STATE), 60.0)
+    assert agenda.progress(60.0).on_hold == REFUSED
+    agenda.settle(taken(agenda, 65.0), ACCEPTED, 65.0)
+    assert agenda.progress(65.0).on_hold is None
+
+
 def test_an_acceptance_ends_a_hold():
     agenda = Agenda(concurrency=2, now_s=0.0)
     agenda.put(message(1))

@@ -182,7 +182,7 @@ class Agenda:
                 assert_never(unreachable)
         if isinstance(outcome, Deferred) and outcome.reason is DeferReason.ON_HOLD and outcome.failure is not None:
             self._hold, self._hold_until_s = outcome.failure, now_s + outcome.delay_s
-        elif probed or isinstance(outcome, Accepted):
+        elif isinstance(outcome, Accepted) or (probed and not _is_unsent(outcome)):
             self._hold = None
 
     def progress(self, now_s: float) -> Progress:
@@ -212,6 +212,11 @@ class Agenda:
         if probed:
             self._probe = None
         return probed
+
+
+def _is_unsent(outcome: Outcome) -> bool:
+    """Say whether the rate limiter had the message wait: then nobody asked whether the account is served again."""
+    return isinstance(outcome, Deferred) and outcome.reason in {DeferReason.LIMITED, DeferReason.LIMITER_AWAY}
 
 
 _ENDS: Final = {
