@@ -81,7 +81,7 @@ def limiter_utilisation(url: str, *, rate_per_s: float = RATE_PER_S, seconds: fl
         for process in running:
             process.kill()
             process.wait()
-    return measured([Went(_EPOCH + timedelta(seconds=at), *rest, 0.0) for at, *rest in _sorted(told)], rate_per_s)
+    return measured(_went(told), rate_per_s)
 
 
 def measured(went: Sequence[Went], rate_per_s: float) -> Utilisation:
@@ -97,8 +97,12 @@ def measured(went: Sequence[Went], rate_per_s: float) -> Utilisation:
     )
 
 
-def _sorted(told: Sequence[str]) -> list[list[Any]]:
-    return sorted(json.loads(line) for text in told for line in text.splitlines())
+def _went(told: Sequence[str]) -> list[Went]:
+    """Return what all processes told, in the order in which the server let it go."""
+    lines = sorted(json.loads(line) for text in told for line in text.splitlines())
+    return [
+        Went(_EPOCH + timedelta(seconds=at), campaign, cost, deferrals, 0.0) for at, campaign, cost, deferrals in lines
+    ]
 
 
 def went_in_this_process(job: Job) -> Iterator[tuple[float, str, int, int]]:

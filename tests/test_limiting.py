@@ -55,15 +55,15 @@ class Asked:
 
     def take_turn(self, key: str, cost: int, now: datetime, /, **more: Any) -> Turn:
         self.turns.append({"key": key, "cost": cost, "now": now, **more})
-        answer = self.answers.pop(0) if self.answers else Turn(0.0)
+        answer: Turn | Exception = self.answers.pop(0) if self.answers else Turn(0.0)
         if isinstance(answer, Exception):
             raise answer
         return answer
 
     def slow_down(self, key: str, now: datetime, /, *, retry_after_s: float | None = None) -> None:
         self.refusals.append((key, retry_after_s))
-        if self.answers and isinstance(self.answers[0], Exception):
-            raise self.answers.pop(0)
+        if self.answers and isinstance(answer := self.answers.pop(0), Exception):
+            raise answer
 
     def reserve(self, key: str, cost: int, now: datetime, /) -> float:
         raise NotImplementedError
@@ -519,11 +519,11 @@ def test_a_deferral_that_the_journal_could_not_write_is_no_doubt(shell: AnyShell
     class Shaky(MemoryJournal):
         fails = True
 
-        def finish(self, *values: Any) -> Any:
+        def finish(self, claim: Any, /, outcome: Any, event: Any) -> Any:
             if self.fails:
                 self.fails = False
                 raise ConnectionError
-            return super().finish(*values)
+            return super().finish(claim, outcome, event)
 
     clock: list[FakeClock] = []
     journal = Shaky(lambda: clock[0]())

@@ -9,6 +9,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -245,6 +246,18 @@ def test_with_a_journal_a_soft_time_limit_during_a_send_is_a_lost_answer(forking
     receipt = Receipt.from_dict(end_of(forking.task("texts.journaled.limited").send(text)))
     assert receipt.provider_id == f"sid-{text.id}"
     assert len(forking.attempts(str(text.id))) == 1
+
+
+@pytest.mark.parametrize("name", ["texts.in_turn", "texts.in_turn.journaled"])
+def test_texts_over_the_limit_wait_in_the_broker_for_their_turn_and_use_up_no_retry(threaded, name):
+    sender_id = f"+1500{uuid.uuid4().int % 10**7:07d}"
+    texts = [replace(message("taken", sender_id=sender_id), body=f"{TEXT} {number}") for number in range(8)]
+    for result in [threaded.task(name).send(text) for text in texts]:
+        end_of(result)  # the policy has no retries: whoever used one up would have failed
+    attempts = [threaded.attempts(str(text.id)) for text in texts]
+    times = sorted(attempt.at for (attempt,) in attempts)
+    assert times[-1] - times[0] >= 6 / 4 - 0.5  # 2 at once, and 4 a second; the first may be slow on its way
+    assert times[-1] - times[0] <= 6 / 4 + SLACK_S + TICK_S
 
 
 def test_a_revoked_text_is_canceled_in_the_journal(threaded):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from tests.integration.celery_sender import FileSender, note
 
 from smsretry import Dispatcher, Message, OnUnknown, RetryPolicy
 from smsretry.adapters.celery import deliver, recover_every, sms_task
+from smsretry.limits import MemoryLimiter
+from smsretry.limits.redis import RedisLimiter
 from smsretry.store import SQLStore
 
 settings = json.loads(os.environ["SMSRETRY_TEST_CELERY"])
@@ -42,6 +45,22 @@ journaled = Dispatcher(sender, policy=QUICK, journal=journal, lease_s=8.0)  # wh
 send_journaled = sms_task(app, journaled, name="texts.journaled")
 send_journaled_in_a_second = sms_task(app, journaled, name="texts.journaled.limited", soft_time_limit=1)
 recover_every(app, journal, send_journaled, every_s=0.5, grace_s=1.0)
+
+
+def make_limiter() -> MemoryLimiter | RedisLimiter:
+    """Return a limiter of 4 segments a second: in the Redis that is the broker, where there is one."""
+    url = settings["conf"]["broker_url"]
+    if url.startswith("redis:"):
+        return RedisLimiter(url, rate_per_s=4.0, burst=2.0, prefix=f"{uuid.uuid4().hex}:")
+    return MemoryLimiter(4.0, burst=2.0)
+
+
+ONCE = RetryPolicy(max_retries=0)
+in_turn = Dispatcher(sender, policy=ONCE, limiter=make_limiter())
+send_in_turn = sms_task(app, in_turn, name="texts.in_turn")
+send_in_turn_journaled = sms_task(
+    app, Dispatcher(sender, policy=ONCE, limiter=make_limiter(), journal=journal), name="texts.in_turn.journaled"
+)
 
 
 def make_dispatcher() -> Dispatcher:

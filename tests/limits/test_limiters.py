@@ -85,7 +85,7 @@ def answers(limiter: Any, calls: list[Ask]) -> Iterator[tuple[Ask, Turn]]:
 
 
 def kind_of(turn: Turn) -> str:
-    return turn.slot if turn.slot in {None, "next"} else "place"
+    return str(turn.slot) if turn.slot in {None, "next"} else "place"
 
 
 @given(calls=asks, rate=st.sampled_from([(3.0, 2.0), (200.0, 20.0), (1.0, 1.0), (7.0, 30.0)]))
