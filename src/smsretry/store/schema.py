@@ -33,7 +33,7 @@ from smsretry.core.message import LONGEST_ID
 from smsretry.errors import ConfigurationError
 from smsretry.store.moves import COUNTERS, LONGEST_WORD, MessageState
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 SHARDS: Final = 16
 """Rows that the counters of one campaign are spread over, so that many workers do not wait for one."""
 LONGEST_EVENT_ID: Final = 2 * LONGEST_ID + 90
@@ -177,6 +177,7 @@ def _journal_columns() -> tuple[sa.Column[Any], ...]:
         sa.Column("deferred_since", UtcDateTime()),
         _count("looks"),
         sa.Column("ending", sa.Text),
+        sa.Column("slot", sa.Text),
         sa.Column("handed_over_at", UtcDateTime()),
         _count("hand_overs"),
         sa.Column("send_before", UtcDateTime()),

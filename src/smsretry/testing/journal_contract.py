@@ -175,6 +175,19 @@ def check_what_a_deferral_knows_is_kept(make_journal: MakeJournal, pass_time: Pa
     _expect("A claim of a message in doubt does not send", (False, None), (again.may_send, again.dead_since))
 
 
+def check_a_place_in_a_line_is_kept(make_journal: MakeJournal, pass_time: PassTime) -> None:
+    """Put a message off that has a place at its rate limiter: without it, it would wait at the end again and again."""
+    journal, message = make_journal(), _message("limited")
+    claim = _claimed(journal, message)
+    state = claim.state.with_deferral(claim.now, claim.now + timedelta(seconds=30)).with_slot("a place")
+    _finish(journal, claim, Deferred(30.0, DeferReason.LIMITED, state))
+    _holds("A message waits for its turn", isinstance(_begin(journal, message), NotDue))
+    pass_time(31)
+    again = _claimed(journal, message)
+    _expect("The place of a message at its rate limiter is kept", "a place", again.state.slot)
+    _expect("A message that waited for its turn is in no doubt", (True, None), (again.may_send, again.dead_since))
+
+
 def check_a_dead_claim_is_a_doubt(make_journal: MakeJournal, pass_time: PassTime) -> None:
     """Let a lease end: whoever takes over must be told that something may have been sent, and since when."""
     journal, message = make_journal(), _message("dead")
@@ -478,6 +491,7 @@ CHECKS: Final[tuple[Callable[[MakeJournal, PassTime], None], ...]] = (
     check_an_end_is_replayed,
     check_a_retry_waits_for_its_time,
     check_what_a_deferral_knows_is_kept,
+    check_a_place_in_a_line_is_kept,
     check_a_dead_claim_is_a_doubt,
     check_a_dead_claim_that_asked_is_no_doubt,
     check_a_renewed_lease_lasts,
@@ -557,6 +571,10 @@ class JournalContract(ABC):
     def test_what_a_deferral_knows_is_kept(self) -> None:
         """Run `check_what_a_deferral_knows_is_kept`."""
         check_what_a_deferral_knows_is_kept(self.make_journal, self.pass_time)
+
+    def test_a_place_in_a_line_is_kept(self) -> None:
+        """Run `check_a_place_in_a_line_is_kept`."""
+        check_a_place_in_a_line_is_kept(self.make_journal, self.pass_time)
 
     def test_a_dead_claim_is_a_doubt(self) -> None:
         """Run `check_a_dead_claim_is_a_doubt`."""
