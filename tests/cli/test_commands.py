@@ -8,11 +8,15 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from datetime import UTC, datetime
+from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
-from smsretry import Dispatcher, Failure, FailureKind, Message
-from smsretry.store import SQLStore
+from smsretry import AttemptState, Dispatcher, Failure, FailureKind, Message
+from smsretry.cli.commands import smsretry
+from smsretry.store import SQLStore, requeue
 from smsretry.testing import ScriptedSender
 
 
@@ -133,6 +137,61 @@ def test_a_message_is_found_by_a_file_uri(tmp_path):
     kept(tmp_path)
     url = f"sqlite:///file:{tmp_path / 'sms.db'}?mode=ro&uri=true"
     assert "content" in run("show", "spring:1", "--store", url).stdout
+
+
+LEASE: dict[str, Any] = {"nonce": "n", "lease_s": 60.0, "account": "a", "most_deferred_s": 60.0}
+
+
+def planned(folder, message_id="spring:1"):
+    """Plan one message in a database of its own, and return the store."""
+    store = SQLStore(store_url(folder))
+    store.plan(
+        Message("+14155550101", "Your table is ready.", id=message_id), due=datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
+    )
+    return store
+
+
+def shown(store, *options: str) -> str:
+    done = CliRunner().invoke(smsretry, ("show", "spring:1", "--store", store.name, *options))
+    assert done.exit_code == 0, done.output
+    return " ".join(done.output.split())
+
+
+def test_a_message_that_is_planned_is_shown_before_its_first_attempt(tmp_path):
+    with planned(tmp_path) as store:
+        assert "pending: planned for 2026-01-02 03:04:00, and no attempt has ended" in shown(store)
+        assert json.loads(shown(store, "--json")) == []
+
+
+def test_a_message_that_a_worker_holds_says_until_when(tmp_path):
+    with planned(tmp_path) as store:
+        store.begin(Message("+14155550101", "Your table is ready.", id="spring:1"), hint=AttemptState(), **LEASE)
+        record = store.message("spring:1")
+        assert record is not None
+        assert f"claimed by a worker until {str(record.claimed_until)[:19]}" in shown(store)
+
+
+def test_a_message_that_was_taken_back_before_its_first_attempt_is_shown(tmp_path):
+    with planned(tmp_path) as store:
+        store.cancel("spring:1")
+        assert "It is canceled" in shown(store)
+
+
+def test_a_message_that_was_sent_once_more_shows_its_rounds(tmp_path):
+    with SQLStore(store_url(tmp_path)) as store:
+        dispatcher = Dispatcher(ScriptedSender([Failure.of(FailureKind.SENDER_CONFIG)]), journal=store)
+        dispatcher.attempt(Message("+14155550101", "Your table is ready.", id="spring:1"))
+        assert "round" not in shown(store)
+        requeue(store, lambda message_id, _: None, campaign=None, kind="sender_config")
+        dispatcher.attempt(Message("+14155550101", "Your table is ready.", id="spring:1"))
+        assert "round" in shown(store)
+        assert "It is accepted" in shown(store)
+
+
+def test_a_long_id_is_shown_in_full(tmp_path):
+    message_id = "spring:" + "1234567890" * 12
+    url = kept(tmp_path, message_id)
+    assert message_id in run("show", message_id, "--store", url).stdout
 
 
 def test_an_unknown_message_is_told_from_an_unknown_database(tmp_path):

@@ -100,13 +100,16 @@ def schedule(
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
 def show(message_id: str, url: str, as_json: bool) -> None:  # noqa: FBT001  # click passes options by name
     """Show the history of MESSAGE_ID: every attempt, and why each retry happened."""
-    from smsretry.cli.show import history_of, history_table
+    from smsretry.cli.show import history_of, history_table, standing_of
 
-    attempts = history_of(url, message_id)
+    record, attempts = history_of(url, message_id)
     if as_json:
         click.echo(json.dumps(attempts))
-    else:
-        Console().print(history_table(message_id, attempts))
+        return
+    click.echo(message_id)
+    if attempts:
+        Console().print(history_table(attempts))
+    click.echo(standing_of(record))
 
 
 @smsretry.command(context_settings={"ignore_unknown_options": True}, add_help_option=False)

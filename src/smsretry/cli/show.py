@@ -14,35 +14,54 @@ from rich.text import Text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from smsretry.errors import ConfigurationError
-from smsretry.store import SQLStore
+from smsretry.store import MessageRecord, MessageState, SQLStore
 
 
-def history_of(url: str, message_id: str) -> list[dict[str, Any]]:
-    """Return what happened to a message as JSON objects, the first event first; change nothing in the database.
+def history_of(url: str, message_id: str) -> tuple[MessageRecord, list[dict[str, Any]]]:
+    """Return where a message stands, and what happened to it as JSON objects, the first event first.
 
-    Raise `click.ClickException` where the database cannot be read, and where it does not know the message.
+    Change nothing in the database. Raise `click.ClickException` where it cannot be read, and where it does not know the
+    message.
     """
     with opened(url) as store:
-        rows = store.history(message_id)
-        if not rows:
+        record, rows = store.message(message_id), store.history(message_id)
+        if record is None:
             raise no_message(store, message_id)
-    return [
+    return record, [
         {name: value.isoformat() if isinstance(value, datetime) else value for name, value in asdict(row).items()}
         for row in rows
     ]
 
 
-def history_table(message_id: str, attempts: list[dict[str, Any]]) -> Table:
-    """Return what happened to a message, a row for each event."""
-    table = Table(Column("at (UTC)", no_wrap=True), title=Text(message_id), title_justify="left")
-    for heading in ("attempt", "what happened", "why", "next"):
-        table.add_column(heading)
+def history_table(attempts: list[dict[str, Any]]) -> Table:
+    """Return what happened to a message, a row for each event; with its round where there was more than one."""
+    rounds = {attempt["round"] for attempt in attempts}
+    headings = ("round", "attempt") if rounds != {1} else ("attempt",)
+    table = Table(Column("at (UTC)", no_wrap=True), *headings, "what happened", "why", "next")
     for attempt in attempts:
         why = " ".join(str(attempt[name]) for name in ("kind", "code", "reason", "detail") if attempt.get(name))
         wait = f"in {attempt['delay_s']:g} s" if attempt.get("delay_s") is not None else "–"
-        cells = (attempt["at"][:19], str(attempt["attempt"]), str(attempt["outcome"]), why or "–", wait)
-        table.add_row(*map(Text, cells))
+        counts = (str(attempt[heading]) for heading in headings)
+        table.add_row(*map(Text, (attempt["at"][:19], *counts, str(attempt["outcome"]), why or "–", wait)))
     return table
+
+
+def standing_of(record: MessageRecord) -> str:
+    """Say in a sentence where a message stands."""
+    if record.state is not MessageState.PENDING:
+        return f"It is {record.state}, since {_time(record.decided_at)}."
+    if record.claimed_until is not None:
+        return (
+            f"It is pending: claimed by a worker until {_time(record.claimed_until)}. "
+            "If that worker was lost, another one looks after it then."
+        )
+    if record.started_at is None:
+        return f"It is pending: planned for {_time(record.due or record.decided_at)}, and no attempt has ended."
+    return f"It is pending: due at {_time(record.due or record.decided_at)}."
+
+
+def _time(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S}"
 
 
 @contextlib.contextmanager

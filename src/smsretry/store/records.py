@@ -82,7 +82,10 @@ class AttemptRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MessageRecord:
-    """Hold where a message stands; ``decided_at`` is when the word that holds was said (aware UTC)."""
+    """Hold where a message stands; ``decided_at`` is when the word that holds was said (aware UTC).
+
+    ``claimed_until`` is when the lease ends of a worker that has it, or had it when it was lost; with a journal only.
+    """
 
     message_id: str
     campaign: str | None
@@ -101,6 +104,7 @@ class MessageRecord:
     provider_id: str | None
     started_at: datetime | None
     decided_at: datetime
+    claimed_until: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
