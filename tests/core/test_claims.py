@@ -425,6 +425,28 @@ def test_what_was_taken_or_may_have_been_is_not_sent_in_a_new_round(outcome: Out
     assert claims.reopened(finished(claimed(), outcome)) is None
 
 
+def test_a_message_is_left_out_as_long_as_no_send_of_it_is_known() -> None:
+    left_out = claims.leave_out(claims.put_on_hold(PLANNED, until=after(60.0), now=NOW))
+    assert left_out is not None
+    assert isinstance(left_out.end, GaveUp)
+    assert left_out.end.reason is GiveUpReason.CANCELED
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        claimed(),
+        finished(claimed(), put_off(IN_DOUBT)),
+        finished(claimed(), retry_in(2.0)),
+        finished(claimed(), FAILED),
+        Entry(state=AttemptState(round=2)),
+    ],
+    ids=["at work", "in doubt", "retried", "ended", "sent anew"],
+)
+def test_a_message_of_which_a_send_is_known_is_not_left_out(entry: Entry) -> None:
+    assert claims.leave_out(entry) is None
+
+
 # One open claim --------------------------------------------------------------------------------------------------
 
 

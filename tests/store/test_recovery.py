@@ -81,6 +81,47 @@ def test_planning_needs_an_id(store: SQLStore) -> None:
         store.plan(Message("+15005550006", "no id"))
 
 
+@pytest.mark.parametrize("said_before", [False, True])
+def test_what_is_left_out_after_it_was_planned_is_not_sent(store: SQLStore, *, said_before: bool) -> None:
+    if said_before:
+        store.skipped(message("m"), "no consent")
+    store.plan(message("m"))
+    for _ in range(2):
+        store.skipped(message("m"), "no consent")
+    summary = store.campaign_summary("spring")
+    assert (summary.skipped, summary.pending, miscounted(store)) == (1, 0, {})
+    sender = ScriptedSender([])
+    end = Dispatcher(sender, journal=store).attempt(message("m"))
+    assert isinstance(end, GaveUp)
+    assert (end.reason, sender.sent) == (GiveUpReason.CANCELED, [])
+    assert isinstance(begin(store, message("m", "rendered anew"), rerun=True), Ended)
+    pass_time(store, 3_600)
+    assert recover(store, Queue()) == Recovered()
+    assert (store.plan(message("m")), store.cancel("m"), row_of(store, "m").body) == (0, False, None)
+    assert store.campaign_summary("spring").skipped == 1
+
+
+def test_a_message_behind_a_refused_account_may_still_be_left_out(store: SQLStore) -> None:
+    store.hold("a", Failure.of(FailureKind.AUTH))
+    begin(store, message("m"))
+    store.skipped(message("m"), "no consent")
+    assert isinstance(begin(store, message("m")), Ended)
+    assert (store.campaign_summary("spring").skipped, miscounted(store)) == (1, {})
+
+
+def test_a_message_of_which_a_send_is_known_is_not_left_out(store: SQLStore) -> None:
+    claimed(store, message("sending"))
+    attempt(store, message("retried"), BUSY)
+    attempt(store, message("lost"), LOST)
+    attempt(store, message("requeued"), REFUSED)
+    requeue(store, Queue(), campaign="spring", kind="sender_config")
+    attempt(store, message("taken"))
+    for name in ("sending", "retried", "lost", "requeued", "taken"):
+        store.skipped(message(name), "no consent")
+    summary = store.campaign_summary("spring")
+    assert (summary.skipped, summary.sent, summary.planned, miscounted(store)) == (0, 1, 5, {})
+
+
 def test_what_was_left_out_or_only_analytics_knew_is_planned_as_pending(store: SQLStore) -> None:
     store.skipped(message("left-out"), "no consent")
     store.record(retry("known", 1))

@@ -272,6 +272,12 @@ def cancel(entry: Entry) -> Entry | None:
     return replace(entry, end=_canceled(entry))
 
 
+def leave_out(entry: Entry) -> Entry | None:
+    """Return the entry of a planned message that is left out after all; None where something is known of a send."""
+    may_have_sent = entry.state.retries or entry.state.round > 1 or entry.is_open
+    return None if may_have_sent else cancel(entry)
+
+
 def reopened(entry: Entry) -> Entry | None:
     """Return the entry of a message that failed, to be sent in a new round; None for any other."""
     if not isinstance(entry.end, GaveUp) or entry.end.reason is GiveUpReason.OUTCOME_UNKNOWN:

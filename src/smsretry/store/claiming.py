@@ -27,8 +27,8 @@ from smsretry.core.message import LONGEST_ID, Message
 from smsretry.core.outcome import Accepted, GaveUp, Outcome
 from smsretry.errors import InvalidMessage
 from smsretry.store.database import Database
-from smsretry.store.kept import Fingerprints, columns_of, entry_of, may_be_mended, read_body, written_body
-from smsretry.store.moves import STATE_COUNTERS, MessageState, fact_of, failure_columns, state_after
+from smsretry.store.kept import Fingerprints, columns_of, entry_of, is_open, may_be_mended, read_body, written_body
+from smsretry.store.moves import STATE_COUNTERS, Fact, MessageState, fact_of, failure_columns, state_after
 from smsretry.store.schema import DatabaseNow, Schema, shard_of
 from smsretry.store.writing import Writer
 
@@ -203,7 +203,18 @@ class Claims:
 
     def end(self, connection: sa.Connection, row: Any, entry: Entry, end: GaveUp) -> None:
         """End the message of ``row`` without an attempt."""
-        now, state = self._writer.now(connection), state_after(end.reason)
+        self._end_as(connection, row, entry, end, state_after(end.reason))
+
+    def leave_out(self, connection: sa.Connection, fact: Fact) -> None:
+        """Note that a message is left out; one that was planned, and of which no send is known, is not sent any more."""
+        row = self._locked(connection, fact.message_id)
+        self._writer.note(connection, fact)
+        entry = None if row is None or row.fingerprint is None else claims.leave_out(entry_of(row))
+        if entry is not None and isinstance(entry.end, GaveUp):
+            self._end_as(connection, row, entry, entry.end, MessageState.SKIPPED)
+
+    def _end_as(self, connection: sa.Connection, row: Any, entry: Entry, end: GaveUp, state: MessageState) -> None:
+        now = self._writer.now(connection)
         why = {"reason": end.reason.value, **failure_columns(end.failure)}
         columns = {"state": state.value, "decided_at": now, "body": None, **why}
         self._save(connection, row.id, replace(entry, end=end), **columns)
@@ -251,7 +262,7 @@ class Claims:
         if found.id is None:
             return self._added(connection, wanted, entry or Entry(), found.now)
         own: dict[str, Any] = {}
-        if found.fingerprint is None and _is_open(found):  # analytics or `skipped` made it
+        if found.fingerprint is None and is_open(found):  # analytics or `skipped` made it
             own = {**self._own(wanted.message, wanted.prints), "state": _PENDING.value}
             self._move(connection, found, _PENDING)
         if entry is not None or own:
@@ -301,7 +312,7 @@ class Claims:
         if known.fingerprint is not None:
             return
         row = self._locked(connection, known.id)
-        if row is not None and row.fingerprint is None and _is_open(row):
+        if row is not None and row.fingerprint is None and is_open(row):
             own = {**self._own(message, prints), "state": _PENDING.value, "due": due}
             self._writer.change(connection, row.id, own)
             self._move(connection, row, _PENDING)
@@ -311,7 +322,7 @@ class Claims:
         if row.fingerprint is None or row.fingerprint == prints.text:
             return message
         kept, _ = read_body(row.body)
-        if rerun and row.recipient == prints.recipient and (kept is not None or not _is_open(row)):
+        if rerun and row.recipient == prints.recipient and (kept is not None or not is_open(row)):
             return kept or message
         _check_like(message, prints, Fingerprints(row.recipient, row.fingerprint))
         return message
@@ -432,10 +443,6 @@ def _account_key(account: str) -> str:
     """Return what names ``account`` in its column: a hash of it where it does not fit."""
     fits = len(account) <= LONGEST_ID and account.isprintable()
     return account if fits else hashlib.sha256(account.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _is_open(row: Any) -> bool:
-    return row.state in {_PENDING.value, MessageState.SKIPPED.value}
 
 
 def _entry_in(found: Any) -> Entry:

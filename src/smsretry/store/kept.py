@@ -19,11 +19,11 @@ MENDABLE: Final = frozenset(
     {FailureKind.AUTH, FailureKind.ACCOUNT, FailureKind.SENDER_CONFIG, FailureKind.GEO_PERMISSION}
 )
 """Kinds after which a message may be sent once more when somebody has mended the account: its text is kept."""
-_OPEN_STATES: Final = frozenset({MessageState.PENDING.value, MessageState.SKIPPED.value})
 _REASONS: Final[Mapping[str, GiveUpReason]] = {
     MessageState.EXPIRED.value: GiveUpReason.EXPIRED,
     MessageState.UNKNOWN.value: GiveUpReason.OUTCOME_UNKNOWN,
     MessageState.CANCELED.value: GiveUpReason.CANCELED,
+    MessageState.SKIPPED.value: GiveUpReason.CANCELED,
 }
 
 
@@ -41,9 +41,15 @@ class Fingerprints:
         return cls(_hmac(key, message.to.encode()), _hmac(key, whole))
 
 
+def is_open(row: Any) -> bool:
+    """Say whether the message in ``row`` may still be sent: it was left out before it was planned, or has no end."""
+    never_planned = row.state == MessageState.SKIPPED.value and row.fingerprint is None
+    return never_planned or row.state == MessageState.PENDING.value
+
+
 def entry_of(row: Any) -> Entry:
     """Return what the journal's rules know of the message in ``row``."""
-    is_open, in_doubt = row.state in _OPEN_STATES, row.doubt_since is not None
+    open_, in_doubt = is_open(row), row.doubt_since is not None
     return Entry(
         state=AttemptState(
             retries=row.retries,
@@ -54,7 +60,7 @@ def entry_of(row: Any) -> Entry:
             round=row.round,
             settles_at=row.settles_at if in_doubt else None,
             deferred_since=row.deferred_since,
-            ending=GaveUp.from_dict(json.loads(row.ending)) if is_open and in_doubt and row.ending else None,
+            ending=GaveUp.from_dict(json.loads(row.ending)) if open_ and in_doubt and row.ending else None,
             slot=row.slot,
         ),
         epoch=row.epoch,
@@ -62,7 +68,7 @@ def entry_of(row: Any) -> Entry:
         claimed_until=row.claimed_until,
         sending_since=row.sending_since,
         sending_epoch=row.sending_epoch,
-        end=None if is_open else _end_of(row),
+        end=None if open_ else _end_of(row),
     )
 
 

@@ -223,8 +223,9 @@ class SQLStore:
         """Count a message that the application leaves out itself, for ``reason``; once, however often it is said.
 
         ``message`` is the message, or, where none can be built from a bad row, its id; ``campaign`` goes with an id.
-        ``reason`` is a word or two of the application's own, kept up to 64 characters. A message of which a send is
-        known is not skipped: that weighs more. Raises `smsretry.InvalidMessage` for a message without an id.
+        ``reason`` is a word or two of the application's own, kept up to 64 characters. A message that was planned, and
+        of which no send is known, is not sent any more, whatever is queued of it. One of which a send is known, or
+        that is being sent, is not skipped: that weighs more. Raises `smsretry.InvalidMessage` for a message without an id.
         """
         message_id, campaign = _skipped_row(message, campaign)
         if not isinstance(reason, str):
@@ -232,7 +233,7 @@ class SQLStore:
 
         def note(connection: sa.Connection) -> None:
             fact = fact_of_skip(message_id, campaign or "", reason, self._writer.now(connection))
-            self._writer.note(connection, fact)
+            self._claims.leave_out(connection, fact)
 
         self._database.write(note)
 
