@@ -102,6 +102,20 @@ def test_a_function_of_the_application_queues_its_own_task(store, shop):
     assert found["headers"]["task"] == "shop.remind"
 
 
+def test_a_message_whose_text_was_not_kept_is_left_to_a_function(store, shop):
+    with SQLStore("sqlite:///sms.db", keep_bodies=False) as keeping_none:
+        keeping_none.plan(MESSAGE, due=LATE)
+    assert "1 were left as they are: their text was not kept" in run("recover", *ON_SHOP).stderr
+    assert (state(store), queued(shop)) == (MessageState.PENDING, [])
+
+
+def test_a_message_whose_text_was_not_kept_is_given_up_in_the_end(store, shop):
+    with SQLStore("sqlite:///sms.db", keep_bodies=False) as keeping_none:
+        keeping_none.plan(MESSAGE, due=LATE)
+    assert "1 unrecoverable" in run("recover", *ON_SHOP, "--lost-after", "600").stdout
+    assert (state(store), queued(shop)) == (MessageState.FAILED, [])
+
+
 def test_recover_goes_on_until_it_is_interrupted(store, shop):
     command = [sys.executable, "-c", "from smsretry.cli import main; main()", "recover", *ON_SHOP, "--every", "0.05"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
@@ -17,7 +18,17 @@ from tests.store.clock import pass_time
 from tests.store.journeys import attempt, begin, claimed, everything_in, message, miscounted, row_of
 from tests.store.told import BUSY, retry
 
-from smsretry import Accepted, Dispatcher, Failure, FailureKind, GaveUp, GiveUpReason, InvalidMessage, Message
+from smsretry import (
+    Accepted,
+    ConfigurationError,
+    Dispatcher,
+    Failure,
+    FailureKind,
+    GaveUp,
+    GiveUpReason,
+    InvalidMessage,
+    Message,
+)
 from smsretry.core.claims import Claim, Ended, NotDue
 from smsretry.core.outcome import Deferred
 from smsretry.store import Recovered, SQLStore, recover, requeue
@@ -276,7 +287,7 @@ def test_without_its_text_a_lost_message_ends_unrecoverable(file_url: str) -> No
     with SQLStore(file_url, keep_bodies=False) as store:
         store.plan([message("planned"), message("doubtful")])
         attempt(store, message("doubtful"), LOST)
-        pass_time(store, 1_000)
+        pass_time(store, 90_000)
         assert recover(store, Queue()) == Recovered(unrecoverable=2)
         summary = store.campaign_summary("spring")
         assert (summary.failed, summary.unknown, summary.pending, miscounted(store)) == (1, 1, 0, {})
@@ -287,6 +298,52 @@ def test_without_its_text_a_lost_message_ends_unrecoverable(file_url: str) -> No
         assert isinstance(answer.outcome, GaveUp)
         assert answer.outcome.reason is GiveUpReason.UNRECOVERABLE
         assert store.unrecoverable("planned") == store.unrecoverable("unheard-of") == 0
+
+
+def test_without_its_text_a_message_that_merely_waits_in_a_long_queue_is_sent(file_url: str) -> None:
+    with SQLStore(file_url, keep_bodies=False) as store:
+        store.plan(message("m"))
+        pass_time(store, 3_600)
+        assert recover(store, Queue()) == Recovered(without_text=1)
+        assert isinstance(attempt(store, message("m")), Accepted)
+        assert (store.campaign_summary("spring").sent, miscounted(store)) == (1, {})
+
+
+def test_how_long_a_message_without_its_text_may_wait_is_set(file_url: str) -> None:
+    with SQLStore(file_url, keep_bodies=False, lost_after_s=600.0) as store:
+        store.plan(message("m"))
+        pass_time(store, 599)
+        assert recover(store, Queue()) == Recovered(without_text=1)
+        pass_time(store, 3_600)
+        assert recover(store, Queue()) == Recovered(unrecoverable=1)
+
+
+@pytest.mark.parametrize("lost_after_s", [0.0, -1.0, math.nan, math.inf, "86400"])
+def test_a_time_that_is_none_is_refused(lost_after_s: Any) -> None:
+    with pytest.raises(ConfigurationError, match="lost_after_s must be more than 0"):
+        SQLStore("sqlite://", lost_after_s=lost_after_s)
+
+
+def test_a_message_without_its_text_that_a_worker_has_begun_meanwhile_goes_on(file_url: str) -> None:
+    with SQLStore(file_url, keep_bodies=False) as store:
+        store.plan(message("m"))
+        pass_time(store, 90_000)
+        assert len(store.overdue()) == 1
+        claim = claimed(store, message("m"))
+        assert store.unrecoverable("m") == 0
+        assert store.renew(claim, lease_s=60)
+
+
+def test_without_its_text_only_the_application_sends_a_failed_message_once_more(file_url: str) -> None:
+    with SQLStore(file_url, keep_bodies=False) as store:
+        attempt(store, message("m", metadata={"order": 7}), REFUSED)
+        mended: dict[str, Any] = {"campaign": "spring", "kind": "sender_config"}
+        assert requeue(store, Queue(), **mended) == Recovered(without_text=1)
+        assert store.campaign_summary("spring").failed == 1
+        got: list[tuple[str, Mapping[str, Any]]] = []
+        assert requeue(store, lambda name, metadata: got.append((name, metadata)), **mended) == Recovered(handed_over=1)
+        assert got == [("m", {"order": 7})]
+        assert (store.campaign_summary("spring").pending, miscounted(store)) == (1, {})
 
 
 def test_without_its_text_a_message_is_rendered_anew_by_the_application(file_url: str) -> None:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _MENDABLE: Final = (FailureKind.AUTH, FailureKind.ACCOUNT, FailureKind.SENDER_CONFIG, FailureKind.GEO_PERMISSION)
 """What `smsretry.store.requeue` takes; importing it here would cost every command the time for SQLAlchemy."""
+_LOST_AFTER_S: Final = 86_400.0
+"""That of `smsretry.store.SQLStore`."""
 
 _STORE = click.option("--store", "url", default="sqlite:///sms.db", show_default=True, help="The database's URL.")
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -41,6 +43,14 @@ _CALL = click.option(
 @click.option(
     "--grace", "grace_s", default=60.0, show_default=True, type=click.FloatRange(1), help="Seconds past their time."
 )
+@click.option(
+    "--lost-after",
+    "lost_after_s",
+    default=_LOST_AFTER_S,
+    show_default=True,
+    type=click.FloatRange(1),
+    help="Seconds past its time when a message whose text was not kept is given up.",
+)
 @_JSON
 def recover(
     *,
@@ -50,6 +60,7 @@ def recover(
     call: str | None,
     every_s: float | None,
     grace_s: float,
+    lost_after_s: float,
     as_json: bool,
 ) -> None:
     """Queue again what a killed worker or the broker has lost.
@@ -61,7 +72,7 @@ def recover(
     from smsretry.store import recover as run
 
     queue = _queue(app, task, call)
-    with opened(url) as store, contextlib.suppress(KeyboardInterrupt):
+    with opened(url, lost_after_s=lost_after_s) as store, contextlib.suppress(KeyboardInterrupt):
         while True:
             _tell(_tried(lambda: run(store, queue, grace_s=grace_s), again_in_s=every_s), as_json=as_json)
             if every_s is None:
@@ -200,6 +211,10 @@ def _tell(done: Recovered | None, *, as_json: bool) -> None:
     else:
         click.echo(
             f"{done.handed_over} queued again, {done.failed} could not be queued, {done.unrecoverable} unrecoverable."
+        )
+    if done.without_text:
+        click.echo(
+            f"{done.without_text} were left as they are: their text was not kept. Queue them with --call.", err=True
         )
     if done.failed:
         click.echo("Those stay overdue: run it again when the broker is back.", err=True)

@@ -65,10 +65,10 @@ def _time(moment: datetime) -> str:
 
 
 @contextlib.contextmanager
-def opened(url: str) -> Iterator[SQLStore]:
+def opened(url: str, **options: Any) -> Iterator[SQLStore]:
     """Open the database of ``url`` as it is; raise `click.ClickException` where it cannot be used, or is none."""
     try:
-        with SQLStore(url, create=False) as store, _told_plainly(store):
+        with SQLStore(url, create=False, **options) as store, _told_plainly(store):
             yield store
     except ConfigurationError as error:
         raise click.ClickException(f"{error} Check the --store.") from None

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -38,6 +38,8 @@ _COUNT_ROWS: Final = {"preserve_rowcount": True}
 _LISTED_BEFORE: Final = timedelta(hours=1)
 """How long before a doubt began a provider's id may have been noted that its listing still shows."""
 _NEVER_READ: Final = frozenset({"reason", "send_before", "changed_at", "handed_over_at", "hand_overs"})
+_Move = tuple[str, str, MessageState | None]
+"""The campaign and the id of a message, and the state that it leaves; None for a new one."""
 _WORKED_ON: Final[Mapping[str, Any]] = {"handed_over_at": None, "hand_overs": 0}
 
 
@@ -180,13 +182,14 @@ class Claims:
         rows = [self._planned(*firsts[name], Entry(), now) | {"due": due} for name in sorted(firsts)]
         new = set(connection.scalars(self.insert.returning(self._messages.c.id), rows))
         known = {row.id: row for row in connection.execute(self._known, {"ids": sorted(firsts.keys() - new)})}
-        for message, prints in wanted:
+        moves = [_first_move(message) for name, (message, _) in firsts.items() if name in new]
+        for message, prints in sorted(wanted, key=_id_of):  # whoever locks rows does it in this order
             row = known.get(message.id)
             if row is None:  # new, unless it comes twice with two texts
                 _check_like(message, prints, firsts[str(message.id)][1])
             else:
-                self._plan_known(connection, row, message, prints, due, rerun=rerun)
-        self._count_planned(connection, [message for name, (message, _) in firsts.items() if name in new])
+                moves += self._plan_known(connection, row, message, prints, due, rerun=rerun)
+        self._count_moves(connection, moves, _PENDING)
         return len(new)
 
     def cancel(self, connection: sa.Connection, message_id: str) -> bool:
@@ -218,14 +221,15 @@ class Claims:
         why = {"reason": end.reason.value, **failure_columns(end.failure)}
         columns = {"state": state.value, "decided_at": now, "body": None, **why}
         self._save(connection, row.id, replace(entry, end=end), **columns)
-        self._move(connection, row, state)
+        self._count_moves(connection, [_move_of(row)], state)
 
-    def reopen_message(self, connection: sa.Connection, row: Any, entry: Entry) -> None:
-        """Write a message that had ended as one that begins a new round."""
+    def reopen_messages(self, connection: sa.Connection, reopened: Sequence[tuple[Any, Entry]]) -> None:
+        """Write messages that had ended as ones that begin a new round."""
         now = self._writer.now(connection)
         values = {"state": _PENDING.value, "attempts": 0, "reason": None}
-        self._save(connection, row.id, entry, **values, decided_at=now, handed_over_at=now, hand_overs=1)
-        self._move(connection, row, _PENDING)
+        for row, entry in reopened:
+            self._save(connection, row.id, entry, **values, decided_at=now, handed_over_at=now, hand_overs=1)
+        self._count_moves(connection, [_move_of(row) for row, _ in reopened], _PENDING)
 
     def _save(self, connection: sa.Connection, message_id: str, entry: Entry, **more: Any) -> None:
         self._writer.change(connection, message_id, columns_of(entry) | more)
@@ -264,7 +268,7 @@ class Claims:
         own: dict[str, Any] = {}
         if found.fingerprint is None and is_open(found):  # analytics or `skipped` made it
             own = {**self._own(wanted.message, wanted.prints), "state": _PENDING.value}
-            self._move(connection, found, _PENDING)
+            self._count_moves(connection, [_move_of(found)], _PENDING)
         if entry is not None or own:
             columns = {} if entry is None else columns_of(entry)
             self._writer.change(connection, found.id, {**columns, **own, **worked_on})
@@ -274,7 +278,7 @@ class Claims:
         row = self._planned(wanted.message, wanted.prints, entry, now)
         if connection.execute(self.insert, row, execution_options=_COUNT_ROWS).rowcount != 1:
             return False
-        self._count_planned(connection, [wanted.message])
+        self._count_moves(connection, [_first_move(wanted.message)], _PENDING)
         return True
 
     def _planned(self, message: Message, prints: Fingerprints, entry: Entry, now: datetime) -> dict[str, Any]:
@@ -306,16 +310,20 @@ class Claims:
         due: datetime | None,
         *,
         rerun: bool,
-    ) -> None:
-        """Plan a message that is known; one that only analytics knew, or that was left out, is to be sent now."""
+    ) -> Sequence[_Move]:
+        """Plan a message that is known, and return how it moved.
+
+        One that only analytics knew, or that was left out, is to be sent now.
+        """
         self._first(known, message, prints, rerun=rerun)
         if known.fingerprint is not None:
-            return
+            return ()
         row = self._locked(connection, known.id)
-        if row is not None and row.fingerprint is None and is_open(row):
-            own = {**self._own(message, prints), "state": _PENDING.value, "due": due}
-            self._writer.change(connection, row.id, own)
-            self._move(connection, row, _PENDING)
+        if row is None or row.fingerprint is not None or not is_open(row):
+            return ()
+        own = {**self._own(message, prints), "state": _PENDING.value, "due": due}
+        self._writer.change(connection, row.id, own)
+        return (_move_of(row),)
 
     def _first(self, row: Any, message: Message, prints: Fingerprints, *, rerun: bool) -> Message:
         """Return the message that was first begun under this id; raise where this is another one."""
@@ -334,18 +342,15 @@ class Claims:
         probing = due.values(next_probe=now + _PROBE_EVERY)
         return connection.execute(probing, execution_options=_COUNT_ROWS).rowcount == 1
 
-    def _move(self, connection: sa.Connection, row: Any, state: MessageState) -> None:
-        moved = Counter({STATE_COUNTERS[state]: 1})
-        moved[STATE_COUNTERS[MessageState(row.state)]] -= 1
-        self._writer.count(connection, row.campaign, row.id, moved)
-
-    def _count_planned(self, connection: sa.Connection, messages: Iterable[Message]) -> None:
-        """Count ``messages`` as pending, shard by shard in one order, in which nobody waits in a circle."""
-        shards: Counter[tuple[str, int]] = Counter()
-        for message in messages:
-            shards[message.campaign or "", shard_of(str(message.id))] += 1
-        for (campaign, shard), count in sorted(shards.items()):
-            self._writer.count_in(connection, campaign, shard, {STATE_COUNTERS[_PENDING]: count})
+    def _count_moves(self, connection: sa.Connection, moves: Iterable[_Move], state: MessageState) -> None:
+        """Count messages that are in ``state`` now, shard by shard in one order, in which nobody waits in a circle."""
+        shards: defaultdict[tuple[str, int], Counter[str]] = defaultdict(Counter)
+        for campaign, message_id, before in moves:
+            shards[campaign, shard_of(message_id)][STATE_COUNTERS[state]] += 1
+            if before is not None:
+                shards[campaign, shard_of(message_id)][STATE_COUNTERS[before]] -= 1
+        for campaign, shard in sorted(shards):
+            self._writer.count_in(connection, campaign, shard, shards[campaign, shard])
 
     def _lock_recipient(self, connection: sa.Connection, prints: Fingerprints) -> None:
         """Let two like messages not begin at once: each would find the other not yet begun.
@@ -443,6 +448,18 @@ def _account_key(account: str) -> str:
     """Return what names ``account`` in its column: a hash of it where it does not fit."""
     fits = len(account) <= LONGEST_ID and account.isprintable()
     return account if fits else hashlib.sha256(account.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _move_of(row: Any) -> _Move:
+    return row.campaign, row.id, MessageState(row.state)
+
+
+def _first_move(message: Message) -> _Move:
+    return message.campaign or "", str(message.id), None
+
+
+def _id_of(wanted: tuple[Message, Fingerprints]) -> str:
+    return str(wanted[0].id)
 
 
 def _entry_in(found: Any) -> Entry:

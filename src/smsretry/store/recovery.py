@@ -16,6 +16,7 @@ from smsretry.core.claims import Entry
 from smsretry.core.failure import Failure, FailureKind
 from smsretry.core.message import Message
 from smsretry.core.outcome import GaveUp, GiveUpReason
+from smsretry.errors import ConfigurationError
 from smsretry.store.claiming import Claims
 from smsretry.store.kept import entry_of, read_body
 from smsretry.store.moves import MessageState
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 GRACE_S: Final = 60.0
 """How long after its time a message is taken for lost, unless told otherwise."""
+LOST_AFTER_S: Final = 86_400.0
+"""How long after its time a message whose text was not kept is given up, unless told otherwise: a day."""
+LONGEST_LOST_AFTER_S: Final = 366 * 86_400.0
 _SLOWEST: Final = 6
 """A message that is handed over again and again comes back after ``2**6`` times the grace at the latest."""
 _LEAST_PAUSE: Final = timedelta(seconds=1)
@@ -55,7 +59,9 @@ class Recovered:
     failed: int = 0
     """Could not be queued: they stay overdue, and the next run tries again."""
     unrecoverable: int = 0
-    """Ended, because their text was not kept."""
+    """Ended, because their text was not kept and nothing was heard of them for ``lost_after_s``."""
+    without_text: int = 0
+    """Left as they are: their text was not kept, so a ready task cannot queue them. Your own function can."""
 
 
 @runtime_checkable
@@ -78,6 +84,9 @@ def recover(store: SQLStore, requeue: Requeue, *, grace_s: float = GRACE_S) -> R
     metadata. A worker that is merely slow loses nothing: whoever comes second finds the message busy or ended. Run it
     every minute or so: beside workers, or twice at once, it doubles nothing. What is handed over comes back no sooner
     than ``grace_s``, doubling each time.
+
+    A ready task cannot queue what was written with ``keep_bodies=False``: the queue may have it still, so it is left as
+    it is until the store's ``lost_after_s`` has passed, and then ends as unrecoverable.
     """
     done, began = Recovered(), time.monotonic()
     while batch := store.overdue(grace_s=grace_s, limit=_BATCH, running_s=time.monotonic() - began):
@@ -91,22 +100,25 @@ def requeue(store: SQLStore, queue: Requeue, *, campaign: str | None, kind: Fail
     """Send once more what failed in ``campaign`` with ``kind``, after somebody has mended what that was about.
 
     For what the account was refused for (``auth``, ``account``, ``sender_config``, ``geo_permission``), whose messages
-    keep their text until they are purged. Each opens a new round, with all its retries.
+    keep their text until they are purged. Each opens a new round, with all its retries. One whose text was not kept
+    (``keep_bodies=False``) can be queued by a function alone, and stays as it is for a ready task.
     """
     done = Recovered()
-    while batch := store.mended(campaign, kind, limit=_BATCH):
-        done = _added(done, _queued(store, queue, batch))
+    after, with_text = "", isinstance(queue, CanQueue)
+    while batch := store.mended(campaign, kind, limit=_BATCH, after=after, with_text=with_text):
+        done, after = _added(done, _queued(store, queue, batch)), batch[-1].message_id
     return done
 
 
 def _queued(store: SQLStore, requeue: Requeue, batch: Sequence[Overdue]) -> Recovered:
-    handed_over = failed = unrecoverable = 0
+    handed_over = failed = unrecoverable = without_text = 0
     for overdue in batch:
         try:
             if not isinstance(requeue, CanQueue):
                 requeue(overdue.message_id, overdue.metadata)
             elif overdue.message is None:
-                unrecoverable += store.unrecoverable(overdue.message_id)
+                ended = store.unrecoverable(overdue.message_id)
+                unrecoverable, without_text = unrecoverable + ended, without_text + 1 - ended
                 continue
             else:
                 requeue.send(overdue.message)
@@ -114,7 +126,7 @@ def _queued(store: SQLStore, requeue: Requeue, batch: Sequence[Overdue]) -> Reco
         except Exception as error:  # noqa: BLE001  # a queue raises what it likes, and the others must go on
             _log.error("%s could not be queued again (%s).", overdue.message_id, type(error).__qualname__)
             failed += 1
-    return Recovered(handed_over=handed_over, failed=failed, unrecoverable=unrecoverable)
+    return Recovered(handed_over=handed_over, failed=failed, unrecoverable=unrecoverable, without_text=without_text)
 
 
 def _added(one: Recovered, other: Recovered) -> Recovered:
@@ -122,16 +134,19 @@ def _added(one: Recovered, other: Recovered) -> Recovered:
         handed_over=one.handed_over + other.handed_over,
         failed=one.failed + other.failed,
         unrecoverable=one.unrecoverable + other.unrecoverable,
+        without_text=one.without_text + other.without_text,
     )
 
 
 class Recovery:
     """Hold the statements that find messages to be queued again."""
 
-    def __init__(self, schema: Schema, writer: Writer, journal: Claims) -> None:
+    def __init__(self, schema: Schema, writer: Writer, journal: Claims, *, lost_after_s: float) -> None:
+        _check_lost_after(lost_after_s)
         self._messages = schema.messages
         self._writer = writer
         self._journal = journal
+        self._lost_after = timedelta(seconds=lost_after_s)
 
     def overdue(
         self, connection: sa.Connection, *, grace_s: float, limit: int, running_s: float
@@ -162,29 +177,42 @@ class Recovery:
         latest = sa.case(*times, else_=_at(now - pause * 2**_SLOWEST))
         return message.handed_over_at.is_(None) | (message.handed_over_at <= latest)
 
-    def mended(self, connection: sa.Connection, campaign: str, kind: str, limit: int) -> tuple[Overdue, ...]:
-        """Open a new round of up to ``limit`` messages of ``campaign`` that failed with ``kind``."""
+    def mended(
+        self, connection: sa.Connection, campaign: str, kind: str, *, limit: int, after: str, with_text: bool
+    ) -> tuple[Overdue, ...]:
+        """Open a new round of up to ``limit`` messages of ``campaign`` that failed with ``kind``.
+
+        In the order of their ids, beginning behind ``after``. Where they must be ``with_text``, one whose text was not
+        kept is returned as it is.
+        """
         message = self._messages.c
         query = (
             sa.select(self._messages)
             .where(message.campaign == campaign, message.kind == kind, message.state.in_(_MENDED))
-            .where(message.body.is_not(None))
+            .where(message.body.is_not(None), message.id > after)
+            .order_by(message.id)
             .limit(limit)
             .with_for_update(skip_locked=True)
         )
-        found = []
+        found, reopened = list[Overdue](), list[tuple[Any, Entry]]()
         for row in connection.execute(query).all():
-            entry = claims.reopened(entry_of(row))
-            if entry is not None:
-                self._journal.reopen_message(connection, row, entry)
-                found.append(_overdue(row))
+            one, entry = _overdue(row), claims.reopened(entry_of(row))
+            if with_text and one.message is None:
+                found.append(one)
+            elif entry is not None:
+                found.append(one)
+                reopened.append((row, entry))
+        self._journal.reopen_messages(connection, reopened)
         return tuple(found)
 
     def unrecoverable(self, connection: sa.Connection, message_id: str) -> int:
-        """End a message whose text was not kept; 0 where it has ended meanwhile."""
+        """End a message whose text was not kept; 0 where it has ended meanwhile, or may be in a queue still."""
         query = sa.select(self._messages).where(self._messages.c.id == message_id).with_for_update()
         row = connection.execute(query).one_or_none()
         if row is None or row.state != MessageState.PENDING.value:
+            return 0
+        its_time = row.claimed_until or row.due or row.decided_at
+        if self._writer.now(connection) - its_time < self._lost_after:
             return 0
         entry = entry_of(row)
         in_doubt = entry.sending_since is not None or entry.state.doubt_since is not None
@@ -193,6 +221,16 @@ class Recovery:
         end = GaveUp(failure, reason, entry.state.retries)
         self._journal.end(connection, row, Entry(epoch=entry.epoch + 1, state=entry.state), end)
         return 1
+
+
+def _check_lost_after(lost_after_s: Any) -> None:
+    is_number = isinstance(lost_after_s, (int, float)) and not isinstance(lost_after_s, bool)
+    if not is_number or not 0 < lost_after_s <= LONGEST_LOST_AFTER_S:
+        msg = (
+            f"lost_after_s must be more than 0 and {LONGEST_LOST_AFTER_S:.0f} at most, got {lost_after_s!r}. "
+            "Give the seconds after which your queue has surely lost a message, such as 86_400."
+        )
+        raise ConfigurationError(msg)
 
 
 def _at(moment: datetime) -> sa.BindParameter[datetime]:

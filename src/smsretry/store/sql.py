@@ -24,7 +24,7 @@ from smsretry.store.database import Database
 from smsretry.store.gathering import Statements
 from smsretry.store.moves import fact_of, fact_of_skip
 from smsretry.store.records import AttemptRecord, CampaignSummary, MessageRecord, Purged, ReasonCount
-from smsretry.store.recovery import GRACE_S, Overdue, Recovered, Recovery, Requeue, recover
+from smsretry.store.recovery import GRACE_S, LOST_AFTER_S, Overdue, Recovered, Recovery, Requeue, recover
 from smsretry.store.schema import Schema
 from smsretry.store.writing import Writer
 
@@ -56,7 +56,9 @@ class SQLStore:
     As a journal (``Dispatcher(…, journal=store)``) it writes the same rows and counters, in the transaction that
     finishes an attempt; it need not be a sink as well. A message with its number and text is kept until it has ended,
     so that `recover` can queue it again, and then erased; with ``keep_bodies=False`` neither is ever stored, and
-    what a worker lost can only be queued again by an application that renders it anew.
+    what a worker lost can only be queued again by an application that renders it anew. Where a ready task queues, such
+    a message ends as unrecoverable when nothing was heard of it for ``lost_after_s`` seconds past its time; let that be
+    longer than your queue keeps a message (a day, unless told otherwise).
 
     Raises `smsretry.ConfigurationError` for a URL, prefix, driver or version of the tables that it cannot work with. No
     error shows a number or a text.
@@ -69,13 +71,14 @@ class SQLStore:
         table_prefix: str = "smsretry_",
         busy_timeout_s: float = BUSY_TIMEOUT_S,
         keep_bodies: bool = True,
+        lost_after_s: float = LOST_AFTER_S,
         create: bool = True,
     ) -> None:
         self._schema = Schema.named(table_prefix)
         self._database = Database(url, self._schema, busy_timeout_s=busy_timeout_s, create=create)
         self._writer = Writer(self._schema, self._database)
         self._claims = Claims(self._schema, self._database, self._writer, keep_bodies=keep_bodies)
-        self._recovery = Recovery(self._schema, self._writer, self._claims)
+        self._recovery = Recovery(self._schema, self._writer, self._claims, lost_after_s=lost_after_s)
 
     def __repr__(self) -> str:
         return f"SQLStore({self.name!r}, table_prefix={self._schema.prefix!r})"
@@ -208,15 +211,28 @@ class SQLStore:
             lambda connection: self._recovery.overdue(connection, grace_s=grace_s, limit=limit, running_s=running_s)
         )
 
-    def mended(self, campaign: str | None, kind: FailureKind | str, *, limit: int = 200) -> tuple[Overdue, ...]:
-        """Open a new round of messages that failed with ``kind``, for the caller to queue: for `requeue`."""
+    def mended(
+        self,
+        campaign: str | None,
+        kind: FailureKind | str,
+        *,
+        limit: int = 200,
+        after: str = "",
+        with_text: bool = False,
+    ) -> tuple[Overdue, ...]:
+        """Open a new round of messages that failed with ``kind``, for the caller to queue: for `requeue`.
+
+        They come in the order of their ids, those behind ``after``. ``with_text`` says that the caller needs the text
+        to queue one: then those whose text was not kept stay as they are, and are returned with ``message`` None.
+        """
+        wanted: dict[str, Any] = {"limit": limit, "after": after, "with_text": with_text}
         kind = FailureKind(kind)
         return self._database.write(
-            lambda connection: self._recovery.mended(connection, campaign or "", kind.value, limit)
+            lambda connection: self._recovery.mended(connection, campaign or "", kind.value, **wanted)
         )
 
     def unrecoverable(self, message_id: str) -> int:
-        """End a message whose worker was lost and whose text was not kept; 0 where it has ended meanwhile."""
+        """End a message whose text was not kept, ``lost_after_s`` past its time; 0 where it is not to be ended."""
         return self._database.write(lambda connection: self._recovery.unrecoverable(connection, message_id))
 
     def skipped(self, message: Message | str, reason: str, *, campaign: str | None = None) -> None:
