@@ -8,12 +8,13 @@ import threading
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from tests.store.clock import pass_time
 from tests.store.journeys import attempt, begin, claimed, everything_in, message, miscounted, row_of
 from tests.store.told import BUSY, retry
@@ -465,3 +466,46 @@ def test_a_claim_is_told_from_a_message_that_nobody_has(store: SQLStore) -> None
     pass_time(store, 61)
     assert isinstance(begin(store, message("m")), Claim)
     assert store.overdue() == ()
+
+
+@pytest.fixture
+def touched(store: SQLStore) -> Iterator[dict[str, list[Any]]]:
+    """Lend what a store locks from now on, in this order: message ids, and shards of counters."""
+    seen: dict[str, list[Any]] = {"rows": [], "shards": []}
+
+    def note(conn: Any, clauseelement: Any, multiparams: Any, params: dict[str, Any], execution_options: Any) -> None:
+        del conn, clauseelement, multiparams, execution_options
+        if "shard" in params:
+            seen["shards"].append(params["shard"])
+        if "key" in params:
+            seen["rows"].append(params["key"])
+
+    engine = store._database._ready_engine()
+    sa.event.listen(engine, "before_execute", note)
+    yield seen
+    sa.event.remove(engine, "before_execute", note)
+
+
+def test_whoever_plans_locks_rows_and_counters_in_one_order_and_so_nobody_waits_in_a_circle(
+    store: SQLStore, touched: dict[str, list[Any]]
+) -> None:
+    known = [message(f"known-{number}") for number in range(30)]
+    for one in known:
+        store.skipped(one, "no consent")
+    touched.update(rows=[], shards=[])
+    store.plan([*known, *(message(f"new-{number}") for number in range(30))][::-1])
+    assert touched["rows"] == sorted(str(one.id) for one in known)
+    assert touched["shards"] == sorted(set(touched["shards"]))
+    assert (len(touched["shards"]), miscounted(store)) == (16, {})
+
+
+def test_whoever_sends_once_more_locks_counters_in_the_same_order(
+    store: SQLStore, touched: dict[str, list[Any]]
+) -> None:
+    for number in range(60):
+        attempt(store, message(f"m{number}"), REFUSED)
+    touched.update(rows=[], shards=[])
+    ids = [one.message_id for one in store.mended("spring", "sender_config")]
+    assert ids == sorted(f"m{number}" for number in range(60))
+    assert touched["shards"] == sorted(set(touched["shards"]))
+    assert (len(touched["shards"]), miscounted(store)) == (16, {})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import secrets
 import threading
 import time
@@ -105,9 +106,10 @@ class Database:
         return self._here().turns.write(work, self._written) if self.kind == "sqlite" else self._written(work)
 
     def _written(self, work: Callable[[sa.Connection], T]) -> T:
-        for _ in range(_MOST_TRIES - 1):
+        for tried in range(1, _MOST_TRIES):
             with contextlib.suppress(_Again):
                 return self._write_once(work)
+            time.sleep(_PAUSE_S * tried * random.uniform(0.5, 1.5))  # whoever met in a deadlock does not meet again
         try:
             return self._write_once(work)
         except _Again as again:
