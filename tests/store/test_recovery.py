@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from tests.store.clock import pass_time
-from tests.store.journeys import attempt, begin, claimed, everything_in, message, miscounted, row_of
+from tests.store.journeys import NUMBER, attempt, begin, claimed, everything_in, message, miscounted, row_of
 from tests.store.told import BUSY, retry
 
 from smsretry import (
@@ -31,7 +31,7 @@ from smsretry import (
     Message,
 )
 from smsretry.core.claims import Claim, Ended, NotDue
-from smsretry.core.outcome import Deferred
+from smsretry.core.outcome import AttemptState, DeferReason, Deferred, Outcome
 from smsretry.store import Recovered, SQLStore, recover, requeue
 from smsretry.testing import ScriptedSender
 
@@ -355,6 +355,79 @@ def test_without_its_text_a_message_is_rendered_anew_by_the_application(file_url
         assert recover(store, lambda name, _: got.append(name)) == Recovered(handed_over=1)
         assert got == ["m"]
         assert isinstance(attempt(store, message("m")), Accepted)
+
+
+def rendered_anew(store: SQLStore, sender: ScriptedSender) -> Outcome:
+    return Dispatcher(sender, journal=store).attempt(message("m", "It is 12:05."), rerun=True)
+
+
+def test_without_its_first_text_a_message_is_sent_as_it_was_rendered_anew(store_without_texts: SQLStore) -> None:
+    store, sender = store_without_texts, ScriptedSender()
+    attempt(store, message("m", "It is 12:04."), BUSY)
+    pass_time(store, 61)
+    assert isinstance(rendered_anew(store, sender), Accepted)
+    assert [one.body for one in sender.sent] == ["It is 12:05."]
+    assert (store.campaign_summary("spring").sent, miscounted(store)) == (1, {})
+
+
+def test_what_was_rendered_anew_waits_for_a_like_text(store_without_texts: SQLStore) -> None:
+    store, sender = store_without_texts, ScriptedSender()
+    attempt(store, message("m", "It is 12:04."), BUSY)
+    pass_time(store, 61)
+    claimed(store, message("like", "It is 12:05."))
+    outcome = rendered_anew(store, sender)
+    assert isinstance(outcome, Deferred)
+    assert (outcome.reason, sender.sent) == (DeferReason.BUSY, [])
+
+
+def doubtful(store: SQLStore) -> None:
+    attempt(store, message("m", "It is 12:04."), LOST)
+
+
+def dead(store: SQLStore) -> None:
+    claimed(store, message("m", "It is 12:04."))
+
+
+@pytest.mark.parametrize("left", [doubtful, dead])
+def test_what_may_have_been_sent_with_a_text_that_was_not_kept_ends_as_unknown(
+    store_without_texts: SQLStore, left: Callable[[SQLStore], None]
+) -> None:
+    store, sender = store_without_texts, ScriptedSender()
+    left(store)
+    assert isinstance(rendered_anew(store, sender), Deferred)
+    pass_time(store, 300)
+    outcome = rendered_anew(store, sender)
+    assert isinstance(outcome, GaveUp)
+    assert (outcome.reason, sender.sent) == (GiveUpReason.OUTCOME_UNKNOWN, [])
+    assert (store.campaign_summary("spring").unknown, miscounted(store)) == (1, {})
+    assert rendered_anew(store, sender) == outcome
+
+
+def test_what_the_provider_is_known_to_have_is_accepted_however_it_was_rendered(store_without_texts: SQLStore) -> None:
+    store, sender = store_without_texts, ScriptedSender()
+    dead(store)
+    pass_time(store, 300)
+    evidence = AttemptState(provider_id="SM7")
+    outcome = Dispatcher(sender, journal=store).attempt(message("m", "It is 12:05."), evidence, rerun=True)
+    assert isinstance(outcome, Accepted)
+    assert outcome.receipt.provider_id == "SM7"
+
+
+@pytest.mark.parametrize("other", [message("m", "It is 12:05."), message("m", "It is 12:04.", to="+15005550009")])
+def test_without_its_text_another_message_under_its_id_is_refused(
+    store_without_texts: SQLStore, other: Message
+) -> None:
+    attempt(store_without_texts, message("m", "It is 12:04."), BUSY)
+    rerun = other.to != NUMBER
+    with pytest.raises(InvalidMessage, match="belongs to a message with another"):
+        Dispatcher(ScriptedSender(), journal=store_without_texts).attempt(other, rerun=rerun)
+
+
+@pytest.fixture
+def store_without_texts(file_url: str) -> Iterator[SQLStore]:
+    """Lend an empty store that keeps no texts."""
+    with SQLStore(file_url, keep_bodies=False) as store:
+        yield store
 
 
 def test_what_the_account_was_refused_for_is_sent_once_more(store: SQLStore) -> None:

@@ -22,9 +22,9 @@ import sqlalchemy as sa
 from smsretry.core import claims
 from smsretry.core.claims import PROBE_EVERY_S, Asked, Begun, Busy, Claim, Ended, Entry, Granted, OnHold, Others
 from smsretry.core.events import Event
-from smsretry.core.failure import Failure
+from smsretry.core.failure import Failure, FailureKind
 from smsretry.core.message import LONGEST_ID, Message
-from smsretry.core.outcome import Accepted, GaveUp, Outcome
+from smsretry.core.outcome import Accepted, GaveUp, GiveUpReason, Outcome
 from smsretry.errors import InvalidMessage
 from smsretry.store.database import Database
 from smsretry.store.kept import Fingerprints, columns_of, entry_of, is_open, may_be_mended, read_body, written_body
@@ -94,10 +94,16 @@ class Claims:
         )
         self._lock_recipient(connection, prints)
         keys = {"key": message.id, "account": wanted.account, "text": prints.text}
-        while True:  # twice at most, where another one writes the row between the look and the insert
+        while True:  # once more where another one writes the row before the insert, or the text is another one now
             found = connection.execute(self.look, keys).one()
-            first = self._first(found, message, prints, rerun=rerun)
+            anew = rerun and _is_rendered_anew(found, prints)
+            if anew and _sent_nothing(found):
+                self._writer.change(connection, found.id, self._own(message, prints))
+                continue
+            first = message if anew else self._first(found, message, prints, rerun=rerun)
             after, answer = self._decided(connection, found, wanted, first)
+            if anew and isinstance(answer, Claim) and answer.state.provider_id is None:
+                return Ended(self.end_without_text(connection, found))
             if self._kept(connection, found, wanted, after, granted=isinstance(answer, Claim)):
                 return answer
 
@@ -222,6 +228,19 @@ class Claims:
         columns = {"state": state.value, "decided_at": now, "body": None, **why}
         self._save(connection, row.id, replace(entry, end=end), **columns)
         self._count_moves(connection, [_move_of(row)], state)
+
+    def end_without_text(self, connection: sa.Connection, row: Any) -> GaveUp:
+        """End the message of ``row``, whose text was not kept, and return its end: unknown where it may have been sent.
+
+        A provider that is asked for another text may not list the one that it took.
+        """
+        entry = entry_of(row)
+        in_doubt = entry.sending_since is not None or entry.state.doubt_since is not None
+        reason = GiveUpReason.OUTCOME_UNKNOWN if in_doubt else GiveUpReason.UNRECOVERABLE
+        failure = Failure.of(FailureKind.OTHER, detail="its text was not kept, and nobody can go on with it")
+        end = GaveUp(failure, reason, entry.state.retries)
+        self.end(connection, row, Entry(epoch=entry.epoch + 1, state=entry.state), end)
+        return end
 
     def reopen_messages(self, connection: sa.Connection, reopened: Sequence[tuple[Any, Entry]]) -> None:
         """Write messages that had ended as ones that begin a new round."""
@@ -460,6 +479,18 @@ def _first_move(message: Message) -> _Move:
 
 def _id_of(wanted: tuple[Message, Fingerprints]) -> str:
     return str(wanted[0].id)
+
+
+def _is_rendered_anew(found: Any, prints: Fingerprints) -> bool:
+    """Say whether it is an open message, to the same recipient, whose first text was another one and was not kept."""
+    if found.fingerprint in {None, prints.text} or found.recipient != prints.recipient or not is_open(found):
+        return False
+    kept, _ = read_body(found.body)
+    return kept is None
+
+
+def _sent_nothing(found: Any) -> bool:
+    return found.claimed_until is None and found.sending_since is None and found.doubt_since is None
 
 
 def _entry_in(found: Any) -> Entry:

@@ -13,9 +13,8 @@ import sqlalchemy as sa
 
 from smsretry.core import claims
 from smsretry.core.claims import Entry
-from smsretry.core.failure import Failure, FailureKind
+from smsretry.core.failure import FailureKind
 from smsretry.core.message import Message
-from smsretry.core.outcome import GaveUp, GiveUpReason
 from smsretry.errors import ConfigurationError
 from smsretry.store.claiming import Claims
 from smsretry.store.kept import entry_of, read_body
@@ -214,12 +213,7 @@ class Recovery:
         its_time = row.claimed_until or row.due or row.decided_at
         if self._writer.now(connection) - its_time < self._lost_after:
             return 0
-        entry = entry_of(row)
-        in_doubt = entry.sending_since is not None or entry.state.doubt_since is not None
-        reason = GiveUpReason.OUTCOME_UNKNOWN if in_doubt else GiveUpReason.UNRECOVERABLE
-        failure = Failure.of(FailureKind.OTHER, detail="its worker was lost and its text was not kept")
-        end = GaveUp(failure, reason, entry.state.retries)
-        self._journal.end(connection, row, Entry(epoch=entry.epoch + 1, state=entry.state), end)
+        self._journal.end_without_text(connection, row)
         return 1
 
 
