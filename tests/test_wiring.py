@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from smsretry import ConfigurationError, Dispatcher
+from smsretry import AsyncDispatcher, ConfigurationError, Dispatcher
+from smsretry.journal import MemoryJournal
 from smsretry.testing import RecordingSink, ScriptedSender
 
 
@@ -53,6 +54,31 @@ def test_a_sink_that_would_only_promise_to_record_is_refused() -> None:
     sink: Any = AsyncSink()
     with pytest.raises(ConfigurationError, match=r"AsyncSink\.record must be a plain function"):
         Dispatcher(ScriptedSender(), sink=sink)
+
+
+class HalfAJournal:
+    def begin(self, message: Any, **asked: Any) -> None: ...
+
+    def renew(self, claim: Any, **asked: Any) -> None: ...
+
+
+class AsyncBegin(MemoryJournal):
+    async def begin(self, message: Any, **asked: Any) -> Any: ...
+
+
+@pytest.mark.parametrize("shell", [Dispatcher, AsyncDispatcher])
+@pytest.mark.parametrize("journal", ["sqlite:///sms.db", object(), MemoryJournal, HalfAJournal()])
+def test_a_journal_that_cannot_do_all_that_a_journal_does_is_refused(shell: Any, journal: Any) -> None:
+    sender = ScriptedSender() if shell is Dispatcher else AsyncSender()
+    with pytest.raises(ConfigurationError, match=r"journal must have a method (begin|finish)\(…\), got .*SQLStore"):
+        shell(sender, journal=journal)
+
+
+def test_a_journal_that_would_only_promise_to_begin_is_refused_by_a_plain_dispatcher() -> None:
+    journal: Any = AsyncBegin()
+    with pytest.raises(ConfigurationError, match=r"AsyncBegin\.begin must be a plain function"):
+        Dispatcher(ScriptedSender(), journal=journal)
+    AsyncDispatcher(AsyncSender(), journal=journal)  # type: ignore[arg-type]  # one that awaits it
 
 
 @pytest.mark.parametrize(("clock", "got"), [(datetime.now, "a naive datetime"), (time.time, "a float")])

@@ -40,6 +40,7 @@ from smsretry.steps import Ask, AskLimiter, Find, Question, SendChecked, Steps
 from smsretry.wiring import (
     check_callable,
     check_clock,
+    check_journal,
     check_limiter,
     check_policy,
     check_sender,
@@ -100,6 +101,8 @@ class _Shell(Generic[SenderT, SinkT, JournalT, LimiterT]):
         own: Classifier = getattr(sender, "classify", classify_error)
         classify = own if classify is None else classify
         check_callable("classify", classify)
+        if journal is not None:
+            check_journal(journal, is_async=self._is_async)
         self.policy = policy
         self.clock = clock
         self.journal = journal
@@ -171,7 +174,7 @@ class Dispatcher(_Shell[SMSSender, AnalyticsSink, Journal, RateLimiter | FairLim
 
     Constructing it opens nothing, and it holds no state of its own: one may stand at module level and serve every
     thread and forked process. Raises `smsretry.ConfigurationError` for a sender that cannot send, a sink that
-    cannot record, a policy that is none and a clock without aware times.
+    cannot record, a policy that is none, a journal that lacks a verb and a clock without aware times.
     """
 
     def attempt(self, message: Message, state: AttemptState = _NEW, *, rerun: bool = False) -> Outcome:

@@ -99,7 +99,7 @@ class Journaled:
         nonce, asked_at = self.new_id(), self.elapsed()
         try:
             begun: Begun = yield self._begin(message, hint, nonce, rerun=rerun)
-        except InvalidMessage:
+        except (InvalidMessage, ConfigurationError):
             raise
         except Exception as error:  # noqa: BLE001  # whatever a database raises: nothing was sent
             _log.warning("The journal could not begin %s (%s): it is put off.", message.id, type(error).__qualname__)

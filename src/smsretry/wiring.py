@@ -13,6 +13,8 @@ _COROUTINE: Final = 0x80
 _NOT_PLAIN: Final = 0x20 | _COROUTINE | 0x200
 """The flags of a code object that mark a generator, a coroutine and an async generator: ``inspect.CO_GENERATOR`` …"""
 
+_JOURNAL_VERBS: Final = ("begin", "finish", "renew", "release", "others", "hold", "reopen")
+
 
 def check_sender(sender: object, *, is_async: bool = False) -> None:
     """Raise `ConfigurationError` where ``sender`` cannot send, or not in the way of the dispatcher that it is for."""
@@ -73,6 +75,16 @@ def checked_sinks(sink: Any, *, is_async: bool = False) -> tuple[Any, ...]:
         if not is_async:
             _check_plain("record", one)
     return sinks
+
+
+def check_journal(journal: object, *, is_async: bool = False) -> None:
+    """Raise `ConfigurationError` where ``journal`` lacks a verb, or only promises to run one that is called plainly."""
+    for verb in _JOURNAL_VERBS:
+        if isinstance(journal, type) or not callable(getattr(journal, verb, None)):
+            got = _shown(journal)
+            raise ConfigurationError(f"journal must have a method {verb}(…), got {got}. Pass SQLStore(url), say.")
+        if not is_async:
+            _check_plain(verb, journal)
 
 
 def _check_plain(name: str, part: object) -> None:

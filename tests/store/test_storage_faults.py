@@ -18,7 +18,7 @@ from tests.store.conftest import emptied
 from tests.store.journeys import message, miscounted
 from tests.store.told import BUSY, retry
 
-from smsretry import Accepted, Dispatcher, Failure, Message, Outcome, Receipt, RetryPolicy
+from smsretry import Accepted, ConfigurationError, Dispatcher, Failure, Message, Outcome, Receipt, RetryPolicy
 from smsretry.core.lookup import Found, LookUp, NotSeen
 from smsretry.core.outcome import AttemptState, DeferReason, Deferred, RetryAfter
 from smsretry.errors import ProviderError
@@ -164,6 +164,18 @@ def settled(store: SQLStore, provider: Provider) -> Outcome:
             return outcome
         pass_time(store, outcome.delay_s + 1)
     raise AssertionError("the message did not end")
+
+
+def test_tables_of_another_version_are_told_and_nothing_is_sent(file_url: str) -> None:
+    with SQLStore(file_url) as store:
+        store.plan(message("m"))
+        meta = store._schema.meta
+        later = sa.update(meta).where(meta.c.name == "schema_version").values(value="99")
+        store._database.write(lambda connection: connection.execute(later) and None)
+    provider = Provider()
+    with SQLStore(file_url) as store, pytest.raises(ConfigurationError, match="schema version 99"):
+        attempt(store, provider)
+    assert provider.texts == []
 
 
 # A disk that is full.
