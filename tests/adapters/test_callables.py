@@ -28,6 +28,7 @@ from smsretry import (
     Failure,
     FailureKind,
     GiveUpReason,
+    InvalidMessage,
     Jitter,
     Message,
     MessageAccepted,
@@ -41,6 +42,7 @@ from smsretry import (
 from smsretry.adapters.callables import retrying, send_with_retry, send_with_retry_async
 from smsretry.core.failure import RETRYABLE_KINDS
 from smsretry.errors import ProviderError
+from smsretry.journal import MemoryJournal
 from smsretry.ports import CannotTell, Found
 from smsretry.testing import FakeClock, RecordingSink, ScriptedSender
 
@@ -73,6 +75,16 @@ def test_the_waits_of_a_message_that_always_fails_are_the_schedule_of_its_policy
     with pytest.raises(SendFailed):
         send_with_retry(dispatcher_of(failure, clock=clock, policy=policy), MESSAGE, sleep=clock.sleep)
     assert tuple(clock.sleeps) == policy.schedule(kind)
+
+
+def test_with_a_journal_a_message_needs_an_id_of_its_own_for_the_call_may_be_made_again() -> None:
+    sender = ScriptedSender()
+    with pytest.raises(InvalidMessage, match="needs an id"):
+        send_with_retry(Dispatcher(sender, journal=MemoryJournal()), replace(MESSAGE, id=None))
+    dispatcher: Any = AsyncDispatcher(AwaitedAsking(sender), journal=MemoryJournal())
+    with pytest.raises(InvalidMessage, match="needs an id"):
+        asyncio.run(send_with_retry_async(dispatcher, replace(MESSAGE, id=None)))
+    assert sender.sent == []
 
 
 def test_giving_up_keeps_the_exception_of_the_sender_as_its_cause() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from celery.app.task import Context
+from celery.app.trace import build_tracer
 from celery.exceptions import Reject, Retry
 from celery.signals import task_revoked
 from tests.adapters.celery_runs import (
@@ -154,6 +155,56 @@ def test_inside_a_task_a_message_without_an_id_is_refused_for_a_repeat_would_dou
     with pytest.raises(InvalidMessage, match="inside a task needs an id"):
         queue_all.delay().get()
     assert store.campaign_summary(None).planned == 0
+
+
+def in_a_parent_that_runs_twice(app, call):
+    @app.task(shared=False, name=f"parents.{id(call)}")
+    def queue_all():
+        call()
+
+    for _ in range(2):
+        queue_all.delay().get()
+
+
+@pytest.mark.parametrize("where", ["store", "memory"])
+def test_inside_a_task_a_bare_delay_without_an_id_is_refused_too(store, where):
+    app = celery_app(task_always_eager=True)
+    sender, task = ready(app, store if where == "store" else MemoryJournal())
+    bare = Message(NUMBER, TEXT).to_dict()
+    for call in (lambda: task.delay(bare), lambda: task.apply_async(kwargs={"message": bare})):
+        with pytest.raises(InvalidMessage, match="inside a task needs an id"):
+            in_a_parent_that_runs_twice(app, call)
+    assert sender.sent == []
+
+
+def test_inside_a_task_a_bare_delay_with_an_id_of_message_or_task_is_sent_once(store):
+    app = celery_app(task_always_eager=True)
+    sender, task = ready(app, store)
+    in_a_parent_that_runs_twice(app, lambda: task.delay(MESSAGE.to_dict()))
+    bare = Message(NUMBER, "Another text").to_dict()
+    in_a_parent_that_runs_twice(app, lambda: task.apply_async((bare,), task_id="parcel:18"))
+    assert [one.id for one in sender.sent] == [MESSAGE.id, "parcel:18"]
+
+
+def test_a_retry_of_a_message_that_has_its_tasks_id_is_published(store):
+    app = celery_app()
+    _, task = ready(app, store, [BUSY])
+    task.delay(Message(NUMBER, TEXT).to_dict())
+    [first] = published(app)
+    args, kwargs, _ = first.payload
+    request = {**first.headers, "args": args, "kwargs": kwargs, "is_eager": False, "delivery_info": {}}
+    build_tracer(task.name, task, app=app)(first.headers["id"], args, kwargs, request)  # as a worker does
+    [again] = published(app)
+    assert again.headers["id"] == first.headers["id"]
+
+
+def test_a_message_with_a_new_id_that_the_broker_does_not_take_is_taken_back_for_the_caller_tries_again(store):
+    _, task = ready(unreachable_app().app, store)
+    for _ in range(2):
+        with pytest.raises(Exception):  # noqa: B017, PT011  # the broker's own
+            task.send(Message(NUMBER, TEXT))
+    summary = store.campaign_summary(None)
+    assert (summary.canceled, summary.pending) == (2, 0)
 
 
 def test_a_countdown_holds_by_the_clock_of_the_journal_whatever_copy_comes_early(store):

@@ -38,12 +38,12 @@ def send_with_retry(
 
     Return the provider's `Receipt`. Raise `smsretry.SendFailed` where it was not taken and `smsretry.SendUnknown` where
     nobody can tell, both `smsretry.NotAccepted`; where an attempt ended it, the sender's exception is its
-    ``__cause__``. A message without an id gets one for this call.
+    ``__cause__``. A message without an id gets one for this call; with a journal it is refused.
 
     It may sleep for long: 14 seconds in all by default, but 10.6 hours where the sender's queue at the provider is full
     (Twilio's 21611). Give the message a ``send_before``, or the policy a limit for `FailureKind.QUEUE_FULL`.
     """
-    message, state = _named(message), _NEW
+    message, state = _named(message, dispatcher), _NEW
     while True:
         following = _following(message, dispatcher.attempt(message, state))
         if isinstance(following, Receipt):
@@ -56,7 +56,7 @@ async def send_with_retry_async(
     dispatcher: AsyncDispatcher, message: Message, *, sleep: Callable[[float], Awaitable[object]] | None = None
 ) -> Receipt:
     """Send ``message`` as `send_with_retry` does, in a running loop; ``sleep`` is ``asyncio.sleep`` by default."""
-    message, state, sleep = _named(message), _NEW, sleep or _loop_sleep()
+    message, state, sleep = _named(message, dispatcher), _NEW, sleep or _loop_sleep()
     while True:
         following = _following(message, await dispatcher.attempt(message, state))
         if isinstance(following, Receipt):
@@ -65,8 +65,9 @@ async def send_with_retry_async(
         await sleep(following.delay_s)
 
 
-def _named(message: Message) -> Message:
-    return message.with_id(new_id()) if message.id is None else message
+def _named(message: Message, dispatcher: Dispatcher | AsyncDispatcher) -> Message:
+    """Return the message with an id; a journal refuses one without: the same call, made again, would be another one."""
+    return message.with_id(new_id()) if message.id is None and dispatcher.journal is None else message
 
 
 def _following(message: Message, outcome: Outcome) -> Receipt | RetryAfter | Deferred:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -13,8 +14,8 @@ from celery.signals import task_revoked
 
 from smsretry.adapters.celery.delivery import DispatcherSource, check_message, deliver_in, refuse_autoretry
 from smsretry.adapters.celery.envelope import header_of, held, seconds_until, shown, utc_now
-from smsretry.adapters.celery.hand_over import CanPlan, CanRecover, Requeue, Sweeper, cancel_revoked
-from smsretry.adapters.celery.settings import Sending, watch_of
+from smsretry.adapters.celery.hand_over import CanCancel, CanPlan, CanRecover, Requeue, Sweeper, cancel_revoked
+from smsretry.adapters.celery.settings import Sending, sending_of, watch_of
 from smsretry.core import mask
 from smsretry.core.message import Message
 from smsretry.core.outcome import AttemptState
@@ -65,17 +66,24 @@ class SMSTask(_Base):
         With a journal the message is planned in it first: it ends, even where the queue loses it, and is not sent
         before its time by the journal's clock. Raises `smsretry.InvalidMessage`, and queues nothing, where the journal
         knows the id with another recipient or text, and for a message without an id that is queued inside a task: a
-        repeated task would queue it again under another one.
+        repeated task would queue it again under another one. Where the queue takes nothing and raises, a message with
+        an id of its own stays planned; one without is taken back, so that it may be sent again.
         """
         check_message(message, "Give send a smsretry.Message")
         if countdown is None:
             countdown = seconds_until(state.due, utc_now())
         else:
             state = replace(state, due=None)
-        message = self._planned(message, 0.0 if self.app.conf.task_always_eager else countdown)
-        return self.apply_async(
-            (message.to_dict(),), task_id=_task_id(message), countdown=countdown, headers=header_of(state)
-        )
+        is_eager = self.app.conf.task_always_eager
+        planned = self._planned(message, 0.0 if is_eager else countdown)
+        try:
+            return self.apply_async(
+                (planned.to_dict(),), task_id=_task_id(planned), countdown=countdown, headers=header_of(state)
+            )
+        except Exception as error:
+            if message.id is None and not is_eager:
+                self._take_back(planned, error)
+            raise
 
     def _planned(self, message: Message, due_in_s: float) -> Message:
         """Write into the journal, where there is one, that ``message`` will be sent; return it with an id."""
@@ -88,15 +96,39 @@ class SMSTask(_Base):
         journal.plan(message, due_in_s=due_in_s)
         return message
 
+    def _take_back(self, planned: Message, error: Exception) -> None:
+        """Cancel what was planned under an id that nobody knows: whoever gets ``error`` sends it under another one."""
+        journal, canceled = self.sends.journal, False
+        if journal is None:
+            return
+        with contextlib.suppress(Exception):  # the queue's error is the one to be told
+            canceled = isinstance(journal, CanCancel) and journal.cancel(str(planned.id))
+        if not canceled:
+            error.add_note(f"The message is planned as {planned.id} and will be sent: do not send it again.")
+
     def apply_async(self, args: Any = None, kwargs: Any = None, *more: Any, **options: Any) -> AsyncResult[Any]:
-        """Queue the message in ``args`` or ``kwargs`` (``message.to_dict()``), with Celery's own options."""
+        """Queue the message in ``args`` or ``kwargs`` (``message.to_dict()``), with Celery's own options.
+
+        With a journal `smsretry.InvalidMessage` is raised, as by `send`, inside a task for a message without an id,
+        unless a ``task_id`` stands for it.
+        """
         if any(isinstance(one, Message) for one in (*(args or ()), *(kwargs or {}).values())):
             raise InvalidMessage("A queue carries no Message. Use send(message), or delay(message.to_dict()).")
+        if options.get("task_id", *more[:1]) is None:
+            self._refuse_without_id((*(args or ()), *(kwargs or {}).values()))
         options["argsrepr"] = repr(tuple(shown(one) for one in args or ()))
         options["kwargsrepr"] = repr({name: shown(one) for name, one in (kwargs or {}).items()})
         if not self.app.conf.task_always_eager:
             options = held(options, self.app, utc_now())
         return super().apply_async(args, kwargs, *more, **options)
+
+    def _refuse_without_id(self, arguments: Iterable[object]) -> None:
+        """Raise where a journal would know a message by the id of a task that is new each time."""
+        sends = sending_of(self)
+        if sends is not None and sends.is_journaled:
+            for one in arguments:
+                if isinstance(one, Mapping) and one.get("id") is None:
+                    _refuse_inside_a_task(self.app)
 
 
 def sms_task(
