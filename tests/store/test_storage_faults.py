@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -171,7 +172,7 @@ def test_tables_of_another_version_are_told_and_nothing_is_sent(file_url: str) -
         store.plan(message("m"))
         meta = store._schema.meta
         later = sa.update(meta).where(meta.c.name == "schema_version").values(value="99")
-        store._database.write(lambda connection: connection.execute(later) and None)
+        store._database.write(lambda connection: connection.execute(later).rowcount)
     provider = Provider()
     with SQLStore(file_url) as store, pytest.raises(ConfigurationError, match="schema version 99"):
         attempt(store, provider)
@@ -464,3 +465,76 @@ def test_a_database_that_cuts_again_and_again_after_the_send_leaves_evidence(
     assert state.provider_id == "SM1"
     assert isinstance(attempt(faulty_postgres, provider, state), Accepted)
     check_one_text(faulty_postgres, provider)
+
+
+# What an error shows.
+
+
+@pytest.mark.parametrize("lends", [False, True], ids=["own", "lent"])
+def test_no_error_of_the_database_shows_a_number_or_a_text(file_url: str, lends: bool) -> None:
+    engine = sa.create_engine(file_url)
+    with SQLStore(engine if lends else file_url) as store:
+        store.create_tables()
+        refusing = "CREATE TRIGGER full BEFORE INSERT ON smsretry_messages BEGIN SELECT RAISE(FAIL, 'disk full'); END"
+        with engine.begin() as connection:
+            connection.exec_driver_sql(refusing)
+        with pytest.raises(sa.exc.SQLAlchemyError, match="disk full") as caught:
+            store.plan(message("m"))
+    engine.dispose()
+    told = "".join(traceback.format_exception(caught.value))
+    assert ("A secret" in told, "5550006" in told) == (False, False)
+
+
+# A database that may forget.
+
+
+def warnings_of(store: SQLStore, caplog: pytest.LogCaptureFixture) -> list[str]:
+    caplog.clear()
+    for name in ("m", "n"):
+        store.plan(message(name))
+        attempt(store, Provider())
+    return [record.getMessage() for record in caplog.records if "forget" in record.getMessage()]
+
+
+@pytest.mark.parametrize("mode", ["OFF", "NORMAL", "FULL"])
+def test_a_sqlite_engine_that_does_not_wait_for_the_disk_is_told_once(
+    file_url: str, caplog: pytest.LogCaptureFixture, mode: str
+) -> None:
+    engine = sa.create_engine(file_url)
+    sa.event.listen(engine, "connect", lambda own, _: own.execute(f"PRAGMA synchronous={mode}").close())
+    with SQLStore(engine) as store:
+        told = warnings_of(store, caplog)
+    engine.dispose()
+    assert len(told) == (mode != "FULL")
+    assert all("synchronous=FULL" in one for one in told)
+
+
+def test_a_file_of_our_own_waits_for_the_disk(file_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    with SQLStore(file_url) as store:
+        assert warnings_of(store, caplog) == []
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("mode", ["off", "on", "local"])
+def test_a_postgresql_that_does_not_wait_for_the_disk_is_told_once(
+    postgres_url: str, postgres_store: SQLStore, own_prefix: str, caplog: pytest.LogCaptureFixture, mode: str
+) -> None:
+    emptied(postgres_store)
+    engine = sa.create_engine(postgres_url, connect_args={"options": f"-c synchronous_commit={mode}"})
+    with SQLStore(engine, table_prefix=own_prefix) as store:
+        told = warnings_of(store, caplog)
+        with engine.connect() as connection:
+            fsync = connection.exec_driver_sql("SHOW fsync").scalar_one()
+    engine.dispose()
+    assert [("synchronous_commit" in one, "fsync" in one) for one in told] == (
+        [(mode == "off", fsync == "off")] if "off" in {mode, fsync} else []
+    )
+
+
+def test_a_store_that_is_a_sink_alone_tells_nothing(file_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    engine = sa.create_engine(file_url)
+    sa.event.listen(engine, "connect", lambda own, _: own.execute("PRAGMA synchronous=OFF").close())
+    with SQLStore(engine) as store:
+        store.record(retry("m"))
+    engine.dispose()
+    assert caplog.records == []

@@ -25,6 +25,7 @@ from sqlalchemy import event, exc
 from sqlalchemy.dialects import postgresql, sqlite
 
 from smsretry.errors import ConfigurationError
+from smsretry.store.durability import warn_unless_durable
 from smsretry.store.forks import ForkGate
 from smsretry.store.grouping import Turns
 from smsretry.store.schema import SCHEMA_VERSION, Schema
@@ -123,6 +124,7 @@ class Database:
             name, value = self._schema.meta.c.name, self._schema.meta.c.value
             secret = bytes.fromhex(connection.execute(sa.select(value).where(name == _KEY_ROW)).scalar_one())
             opened.secret = secret
+            warn_unless_durable(connection, self.name)  # only a journal needs the secret
         return secret
 
     @contextlib.contextmanager
@@ -225,7 +227,9 @@ class Database:
     def _engine_here(self) -> sa.Engine:
         if self._lent is None:
             return built_engine(self._url, busy_timeout_s=self._busy_timeout_s)
-        return self._lent.execution_options(isolation_level=_ISOLATION[self.kind])
+        engine = self._lent.execution_options(isolation_level=_ISOLATION[self.kind])  # a copy that shares its pool
+        engine.hide_parameters = True
+        return engine
 
 
 class _Again(Exception):

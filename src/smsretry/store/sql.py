@@ -41,8 +41,9 @@ class SQLStore:
     """Keep each attempt as a row and count a campaign's messages, in the same transaction.
 
     ``url`` is ``"sqlite:///sms.db"``, ``"postgresql+psycopg://user:password@host/database"`` or an Engine of the
-    application's own, which is used as it is: only the isolation of the transactions made here is set. An event that
-    comes again (by its ``event_id``), late or out of order counts once, under any number of workers.
+    application's own, which is used as it is: only the isolation of the transactions made here is set, and their errors
+    show no parameters. An event that comes again (by its ``event_id``), late or out of order counts once, under any
+    number of workers.
 
     Constructing it opens nothing; the tables, whose names begin with ``table_prefix``, are made at first use. One store
     may serve every thread and forked process. Alembic finds the tables in ``metadata``. With ``create=False``, for
@@ -54,11 +55,14 @@ class SQLStore:
     ``"sqlite://"`` keeps everything in memory, for tests in one process.
 
     As a journal (``Dispatcher(…, journal=store)``) it writes the same rows and counters, in the transaction that
-    finishes an attempt; it need not be a sink as well. A message with its number and text is kept until it has ended,
-    so that `recover` can queue it again, and then erased; with ``keep_bodies=False`` neither is ever stored, and
-    what a worker lost can only be queued again by an application that renders it anew. Where a ready task queues, such
-    a message ends as unrecoverable when nothing was heard of it for ``lost_after_s`` seconds past its time; let that be
-    longer than your queue keeps a message (a day, unless told otherwise).
+    finishes an attempt; it need not be a sink as well. A database that does not wait for the disk may forget a claim:
+    its first use as a journal logs a warning with the remedy.
+
+    A message with its number and text is kept until it has ended, so that `recover` can queue it again, and then
+    erased; with ``keep_bodies=False`` neither is ever stored, and what a worker lost can only be queued again by an
+    application that renders it anew. Where a ready task queues, such a message ends as unrecoverable when nothing was
+    heard of it for ``lost_after_s`` seconds past its time; let that be longer than your queue keeps a message (a day,
+    unless told otherwise).
 
     Raises `smsretry.ConfigurationError` for a URL, prefix, driver or version of the tables that it cannot work with. No
     error shows a number or a text.
