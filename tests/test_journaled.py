@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -268,6 +269,7 @@ def test_another_text_under_a_used_id_is_refused_and_a_rerun_sends_the_first_one
     with pytest.raises(InvalidMessage, match="belongs to a message with another text") as refused:
         desk.dispatcher.attempt(rendered_anew)
     assert "table" not in str(refused.value)
+    assert len(set(re.findall(r"\b[0-9a-f]{12}\b", str(refused.value)))) == 2  # the fingerprints of both
     assert isinstance(desk.dispatcher.attempt(rendered_anew, rerun=True), Accepted)
     assert [one.body for one in desk.sender.sent] == [MESSAGE.body] * 2
 

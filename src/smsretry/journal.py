@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -13,9 +14,9 @@ from smsretry.core import claims
 from smsretry.core.claims import PROBE_EVERY_S, Asked, Begun, Busy, Claim, Ended, Entry, Granted, OnHold, Others
 from smsretry.core.events import Event
 from smsretry.core.failure import Failure
+from smsretry.core.fingerprint import Fingerprints, check_like
 from smsretry.core.message import Message
 from smsretry.core.outcome import Accepted, AttemptState, GaveUp, GiveUpReason, Outcome
-from smsretry.errors import InvalidMessage
 from smsretry.ports import Clock
 
 _LISTED_BEFORE: Final = timedelta(hours=1)
@@ -60,6 +61,7 @@ class MemoryJournal:
     def __init__(self, clock: Clock | None = None) -> None:
         self._clock = clock or _utc_now
         self._lock = threading.Lock()
+        self._secret = secrets.token_bytes(32)
         self._kept: dict[str, _Kept] = {}
         self._held: dict[str, _Held] = {}
 
@@ -79,7 +81,7 @@ class MemoryJournal:
         with self._lock:
             now = self._clock()
             kept = self._kept.setdefault(str(message.id), _Kept(message))
-            _check_same(kept.message, message, rerun=rerun)
+            self._check_same(kept.message, message, rerun=rerun)
             may_wait = kept.entry.may_wait and not claims.is_late(kept.message, now)
             if may_wait and (busy := self._like(kept.message, now)) is not None:
                 return busy
@@ -162,6 +164,10 @@ class MemoryJournal:
             self._kept[message_id] = replace(kept, entry=entry)
             return True
 
+    def _check_same(self, first: Message, message: Message, *, rerun: bool) -> None:
+        if first.to != message.to or (_text_of(first) != _text_of(message) and not rerun):
+            check_like(message, *(Fingerprints.of(one, self._secret) for one in (message, first)))
+
     def _like(self, message: Message, now: datetime) -> Busy | None:
         """Say how long to wait for another open message with the same recipient and text."""
         for other in self._kept.values():
@@ -196,14 +202,6 @@ class MemoryJournal:
         return any(
             other.is_like(message) and other.is_unknown and (other.finished_at or since) >= since
             for other in self._kept.values()
-        )
-
-
-def _check_same(first: Message, message: Message, *, rerun: bool) -> None:
-    other = "recipient" if first.to != message.to else "text"
-    if first.to != message.to or (_text_of(first) != _text_of(message) and not rerun):
-        raise InvalidMessage(
-            f"The id {message.id} belongs to a message with another {other}. Use an id of its own for each message."
         )
 
 

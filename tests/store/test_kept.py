@@ -13,9 +13,9 @@ from tests.store.journeys import message
 
 from smsretry import Accepted, Failure, FailureKind, GaveUp, GiveUpReason, Receipt
 from smsretry.core.claims import Entry
+from smsretry.core.fingerprint import Fingerprints
 from smsretry.core.outcome import AttemptState
 from smsretry.store.kept import (
-    Fingerprints,
     columns_of,
     entry_of,
     may_be_mended,

@@ -23,11 +23,11 @@ from smsretry.core import claims
 from smsretry.core.claims import PROBE_EVERY_S, Asked, Begun, Busy, Claim, Ended, Entry, Granted, OnHold, Others
 from smsretry.core.events import Event
 from smsretry.core.failure import Failure, FailureKind
+from smsretry.core.fingerprint import Fingerprints, check_like
 from smsretry.core.message import LONGEST_ID, Message
 from smsretry.core.outcome import Accepted, GaveUp, GiveUpReason, Outcome
-from smsretry.errors import InvalidMessage
 from smsretry.store.database import Database
-from smsretry.store.kept import Fingerprints, columns_of, entry_of, is_open, may_be_mended, read_body, written_body
+from smsretry.store.kept import columns_of, entry_of, is_open, may_be_mended, read_body, written_body
 from smsretry.store.moves import STATE_COUNTERS, Fact, MessageState, fact_of, failure_columns, state_after
 from smsretry.store.schema import DatabaseNow, Schema, shard_of
 from smsretry.store.writing import Writer
@@ -192,7 +192,7 @@ class Claims:
         for message, prints in sorted(wanted, key=_id_of):  # whoever locks rows does it in this order
             row = known.get(message.id)
             if row is None:  # new, unless it comes twice with two texts
-                _check_like(message, prints, firsts[str(message.id)][1])
+                check_like(message, prints, firsts[str(message.id)][1])
             else:
                 moves += self._plan_known(connection, row, message, prints, due, rerun=rerun)
         self._count_moves(connection, moves, _PENDING)
@@ -351,7 +351,7 @@ class Claims:
         kept, _ = read_body(row.body)
         if rerun and row.recipient == prints.recipient and (kept is not None or not is_open(row)):
             return kept or message
-        _check_like(message, prints, Fingerprints(row.recipient, row.fingerprint))
+        check_like(message, prints, Fingerprints(row.recipient, row.fingerprint))
         return message
 
     def _may_probe(self, connection: sa.Connection, account: str, now: datetime) -> bool:
@@ -450,17 +450,6 @@ def _with_hold(schema: Schema, looked: Any, rows: Any) -> sa.Select[Any]:
         rows.outerjoin(schema.holds, schema.holds.c.account == sa.bindparam("account"))
     )
     return with_hold
-
-
-def _check_like(message: Message, prints: Fingerprints, first: Fingerprints) -> None:
-    """Raise where an id belongs to a message with the fingerprints ``first`` and this one has others."""
-    if prints == first:
-        return
-    what = "text" if prints.recipient == first.recipient else "recipient"
-    raise InvalidMessage(
-        f"The id {message.id} belongs to a message with another {what}: its fingerprint is {first.text[:12]}, "
-        f"that of this one {prints.text[:12]}. Use an id of its own for each message."
-    )
 
 
 def _account_key(account: str) -> str:

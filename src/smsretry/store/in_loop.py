@@ -21,13 +21,14 @@ import sqlalchemy as sa
 from smsretry.core.claims import Asked, Begun, Busy, Claim, Ended, Others
 from smsretry.core.events import Event
 from smsretry.core.failure import Failure
+from smsretry.core.fingerprint import Fingerprints
+from smsretry.core.fingerprint import Fingerprints
 from smsretry.core.message import Message
 from smsretry.core.outcome import AttemptState, Outcome
 from smsretry.errors import InvalidMessage
 from smsretry.store.claiming import Claims
 from smsretry.store.database import Database
 from smsretry.store.gathering import Gathered, Needs, Statements
-from smsretry.store.kept import Fingerprints
 from smsretry.store.moves import fact_of
 from smsretry.store.writing import Writer
 

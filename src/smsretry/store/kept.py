@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from smsretry.core.claims import Entry
@@ -25,20 +22,6 @@ _REASONS: Final[Mapping[str, GiveUpReason]] = {
     MessageState.CANCELED.value: GiveUpReason.CANCELED,
     MessageState.SKIPPED.value: GiveUpReason.CANCELED,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Fingerprints:
-    """Tell recipients and texts apart without holding them: HMAC-SHA256 under a secret of the store, in hex."""
-
-    recipient: str
-    text: str
-
-    @classmethod
-    def of(cls, message: Message, key: bytes) -> Fingerprints:
-        """Return those of ``message``; that of the text covers recipient, body and media."""
-        whole = json.dumps([message.to, message.body, *message.media_urls]).encode()
-        return cls(_hmac(key, message.to.encode()), _hmac(key, whole))
 
 
 def is_open(row: Any) -> bool:
@@ -133,7 +116,3 @@ def _end_of(row: Any) -> Accepted | GaveUp:
         provider=row.provider or "",
     )
     return GaveUp(failure, _REASONS.get(row.state, GiveUpReason.PERMANENT), row.attempts)
-
-
-def _hmac(key: bytes, value: bytes) -> str:
-    return hmac.new(key, value, hashlib.sha256).hexdigest()
