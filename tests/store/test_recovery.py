@@ -88,6 +88,26 @@ def test_a_campaign_that_is_run_again_keeps_its_first_texts(store: SQLStore) -> 
         store.plan(message("m", to="+15005550009"), rerun=True)
 
 
+@pytest.mark.parametrize(
+    ("when", "told"),
+    [
+        (
+            {"due": datetime.now(UTC).replace(tzinfo=None)},
+            "due must be an aware datetime or None, got a naive datetime",
+        ),
+        ({"due": "2026-03-01"}, "due must be an aware datetime or None, got a str"),
+        ({"due_in_s": math.nan}, "due_in_s must be a number of seconds.* got nan"),
+        ({"due_in_s": math.inf}, "due_in_s must be a number of seconds.* got inf"),
+        ({"due_in_s": 1e300}, "due_in_s must be a number of seconds"),
+        ({"due_in_s": "60"}, "due_in_s must be a number of seconds.* got '60'"),
+    ],
+)
+def test_a_time_that_is_none_plans_nothing(store: SQLStore, when: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        store.plan(message("m"), **when)
+    assert store.message("m") is None
+
+
 def test_planning_needs_an_id(store: SQLStore) -> None:
     with pytest.raises(InvalidMessage, match="needs an id"):
         store.plan(Message("+15005550006", "no id"))
@@ -320,7 +340,7 @@ def test_how_long_a_message_without_its_text_may_wait_is_set(file_url: str) -> N
 
 
 @pytest.mark.parametrize("lost_after_s", [0.0, -1.0, math.nan, math.inf, "86400"])
-def test_a_time_that_is_none_is_refused(lost_after_s: Any) -> None:
+def test_a_time_after_which_nothing_is_lost_is_refused(lost_after_s: Any) -> None:
     with pytest.raises(ConfigurationError, match="lost_after_s must be more than 0"):
         SQLStore("sqlite://", lost_after_s=lost_after_s)
 

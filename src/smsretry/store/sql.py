@@ -186,8 +186,10 @@ class SQLStore:
         ``due_in_s`` in how many seconds by the database's clock; nothing is sent before it. ``rerun`` says that texts
         may have been rendered anew: the first one of an id stays. Raises
         `smsretry.InvalidMessage` for a message without an id, and for one whose id belongs to another recipient or
-        text: then neither it nor those beside it (up to 500) are written.
+        text: then neither it nor those beside it (up to 500) are written. Raises ValueError for a ``due`` that is not
+        aware, and for a ``due_in_s`` that is no number of seconds.
         """
+        _check_due(due, due_in_s)
         checked = (_planned(message) for message in ((messages,) if isinstance(messages, Message) else messages))
         new = 0
         for batch in in_batches(checked, _PLANNED_AT_ONCE):
@@ -312,6 +314,18 @@ class SQLStore:
             messages += batch.messages
             attempts += batch.attempts
         return Purged(messages=messages, attempts=attempts)
+
+
+def _check_due(due: object, due_in_s: Any) -> None:
+    if due is not None and (not isinstance(due, datetime) or due.utcoffset() is None):
+        got = "a naive datetime" if isinstance(due, datetime) else f"a {type(due).__name__}"
+        msg = f"due must be an aware datetime or None, got {got}. Use datetime.now(UTC) + timedelta(hours=1)."
+        raise ValueError(msg)
+    is_number = isinstance(due_in_s, (int, float)) and not isinstance(due_in_s, bool)
+    most_s = _OLDEST.total_seconds()
+    if not is_number or not -most_s <= due_in_s <= most_s:  # what lies in the past is due now
+        msg = f"due_in_s must be a number of seconds, up to {_OLDEST.days} days of them, got {due_in_s!r}. Use 3600."
+        raise ValueError(msg)
 
 
 def _planned(message: Message) -> Message:
