@@ -160,6 +160,20 @@ def test_an_own_task_and_a_factory_are_checked_at_their_first_run_and_once(store
     assert caplog.text.count("There is a journal and no recover") == 1  # of texts.made the worker's start has told
 
 
+def test_a_factory_whose_journal_the_task_does_not_know_is_told_for_nothing_is_planned(store, caplog):
+    app = celery_app()
+    recover_elsewhere(app)
+    made = sms_task(app, lambda: Dispatcher(TimedSender(), journal=store), name="texts.made")
+    app.finalize()
+    with caplog.at_level(logging.WARNING, "smsretry"):
+        for _ in range(2):
+            with running(made):
+                made.run(MESSAGE.to_dict())
+    [problem] = [record.getMessage() for record in caplog.records]
+    assert "send() plans nothing" in problem
+    assert "journal=store" in problem
+
+
 # --- recover beside a worker ---
 
 

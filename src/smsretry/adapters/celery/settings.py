@@ -108,6 +108,7 @@ def check_once(task: Task[Any, Any], dispatcher: Dispatcher) -> None:
     if known is not None and known.dispatcher is not None:
         return
     if dispatcher.journal is not None and (known is None or not known.is_journaled):
+        _warn(_plans_nothing(task, dispatcher))
         _warn(_unless_recovered(task.app, [task]))
     _warn(_problems_of_sending(task, dispatcher))
 
@@ -135,6 +136,14 @@ def problems_of_app(app: Celery) -> Iterator[str]:
 def _warn(problems: Iterable[str]) -> None:
     for problem in problems:
         _log.warning("%s", problem)
+
+
+def _plans_nothing(task: Task[Any, Any], dispatcher: Dispatcher) -> Iterator[str]:
+    if sending_of(task) is not None and isinstance(dispatcher.journal, CanPlan):
+        yield (
+            f"{task.name}: its dispatcher has a journal that sms_task does not know, so send() plans nothing, and what "
+            "the broker loses is lost. Pass it: sms_task(app, make_dispatcher, name=…, journal=store)."
+        )
 
 
 def _unless_recovered(app: Celery, tasks: Sequence[Task[Any, Any]]) -> Iterator[str]:

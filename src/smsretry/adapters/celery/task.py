@@ -104,7 +104,7 @@ class SMSTask(_Base):
         with contextlib.suppress(Exception):  # the queue's error is the one to be told
             canceled = isinstance(journal, CanCancel) and journal.cancel(str(planned.id))
         if not canceled:
-            error.add_note(f"The message is planned as {planned.id} and will be sent: do not send it again.")
+            error.add_note(f"The message is planned as {planned.id} and may be sent: send it again under that id.")
 
     def apply_async(self, args: Any = None, kwargs: Any = None, *more: Any, **options: Any) -> AsyncResult[Any]:
         """Queue the message in ``args`` or ``kwargs`` (``message.to_dict()``), with Celery's own options.
