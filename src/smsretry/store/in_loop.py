@@ -22,7 +22,6 @@ from smsretry.core.claims import Asked, Begun, Busy, Claim, Ended, Others
 from smsretry.core.events import Event
 from smsretry.core.failure import Failure
 from smsretry.core.fingerprint import Fingerprints
-from smsretry.core.fingerprint import Fingerprints
 from smsretry.core.message import Message
 from smsretry.core.outcome import AttemptState, Outcome
 from smsretry.errors import InvalidMessage

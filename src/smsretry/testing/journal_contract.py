@@ -372,7 +372,11 @@ def check_others_are_known(make_journal: MakeJournal, pass_time: PassTime) -> No
 def check_a_like_message_that_ended_as_unknown_is_known(make_journal: MakeJournal, pass_time: PassTime) -> None:
     """Ask about others where one with the same text ended as unknown: what a look-up finds may be that one's."""
     journal = make_journal()
-    for name, more in (("unknown", {}), ("of-another-text", {"body": "another text"}), ("sure", {"to": "+15005550009"})):
+    for name, more in (
+        ("unknown", {}),
+        ("of-another-text", {"body": "another text"}),
+        ("sure", {"to": "+15005550009"}),
+    ):
         claim = _claimed(journal, _message(f"like-{name}", **more))
         _finish(journal, claim, _unknown(claim) if name != "sure" else _refused(claim))
     asking = {"body": "a secret"}, {"body": "one more text"}, {"to": "+15005550009"}
