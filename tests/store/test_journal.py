@@ -51,6 +51,17 @@ def test_a_refusal_shows_both_fingerprints_and_changes_no_row(store: SQLStore) -
     assert store.campaign_summary("spring").planned == 1
 
 
+def test_messages_are_compared_with_what_is_known_of_their_ids(store: SQLStore) -> None:
+    store.plan([message("m"), message("n")])
+    claimed(store, message("o"))
+    store.skipped("p", "no consent", campaign="spring")
+    before = everything_in(store)
+    other = [message("n", "another"), message("o", to="+15005550009")]
+    assert store.compare([message("m"), *other, message("p"), message("q")]) == {"m": True, "n": False, "o": False}
+    assert store.compare([]) == {}
+    assert everything_in(store) == before
+
+
 def test_media_are_a_part_of_the_text(store: SQLStore) -> None:
     claimed(store, message("m", media_urls=("https://example.org/a.png",)))
     with pytest.raises(InvalidMessage, match="another text"):

@@ -198,6 +198,17 @@ class Claims:
         self._count_moves(connection, moves, _PENDING)
         return len(new)
 
+    def compare(self, connection: sa.Connection, messages: Sequence[Message]) -> dict[str, bool]:
+        """Say of each of ``messages`` whose id is known whether it is the one that is known."""
+        secret = self._database.secret(connection)
+        rows = connection.execute(self._known, {"ids": [str(message.id) for message in messages]})
+        texts = {row.id: row.fingerprint for row in rows if row.fingerprint is not None}
+        return {
+            str(message.id): texts[message.id] == Fingerprints.of(message, secret).text
+            for message in messages
+            if message.id in texts
+        }
+
     def cancel(self, connection: sa.Connection, message_id: str) -> bool:
         """Take back a message that is not at work; False where it is, has ended, or is not known."""
         row = self._locked(connection, message_id)

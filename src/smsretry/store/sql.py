@@ -197,6 +197,18 @@ class SQLStore:
             new += self._database.write(plan)
         return new
 
+    def compare(self, messages: Iterable[Message]) -> dict[str, bool]:
+        """Say of those of ``messages`` whose id this journal knows whether it knows them with this recipient and text.
+
+        Those with a new id are not in the answer. It changes nothing: before a campaign is sent again, it finds what
+        `begin` would refuse.
+        """
+        found: dict[str, bool] = {}
+        for batch in in_batches(messages, _PLANNED_AT_ONCE):
+            with self._database.reading() as connection:
+                found |= self._claims.compare(connection, batch)
+        return found
+
     def cancel(self, message_id: str) -> bool:
         """Take back a message that is not being sent at this moment; False where it is, has ended, or is not known.
 
