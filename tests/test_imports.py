@@ -2,8 +2,8 @@
 
     core ← ports ← steps ← limiting ← judge ← journaled ← dispatcher ← adapters | campaign | cli
 
-Senders, sinks, store, journal, limits and callbacks know core, ports and errors only; no adapter knows another;
-third-party modules are imported in the module of their own extra only.
+Senders, sinks, store, journal, limits, contacts and callbacks know core, ports and errors only; no adapter knows
+another; third-party modules are imported in the module of their own extra only.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FRONT_DOOR = "(front door)"
 
 SHELL = frozenset({"core", "errors", "ports"})
 PUBLIC = SHELL | {FRONT_DOOR, "dispatcher"}
-EDGES = frozenset({"adapters", "senders", "sinks", "store", "limits", "campaign", "callbacks", "journal"})
+EDGES = frozenset({"adapters", "senders", "sinks", "store", "limits", "campaign", "callbacks", "journal", "contacts"})
 MAY_KNOW = {
     "core": frozenset({"core", "errors"}),
     "errors": frozenset({"core", "errors"}),
@@ -42,6 +42,7 @@ MAY_KNOW = {
     "store": SHELL | {"store"},
     "limits": SHELL | {"limits"},
     "callbacks": SHELL | {"callbacks"},
+    "contacts": SHELL | {"contacts"},
     "adapters": PUBLIC | {"adapters"},
     "campaign": PUBLIC | {"campaign"},
     "testing": PUBLIC | EDGES | {"testing"},
@@ -55,6 +56,7 @@ THIRD_PARTY = {
         {"aiohttp", "multidict", "yarl", "twilio", "requests", "urllib3", "typing_extensions"}
     ),
     "smsretry.adapters.celery": frozenset({"celery", "kombu", "billiard", "vine", "typing_extensions"}),
+    "smsretry.contacts.phone": frozenset({"phonenumbers", "typing_extensions"}),
     "smsretry.store": frozenset({"sqlalchemy", "typing_extensions"}),
     "smsretry.limits.redis": frozenset({"redis", "typing_extensions"}),
     "smsretry.cli": frozenset({"click", "rich", "celery", "kombu", "sqlalchemy", "typing_extensions"}),
@@ -220,6 +222,8 @@ def test_every_module_is_in_a_room_of_the_plan() -> None:
         ("smsretry.limits.memory", "import redis"),
         ("smsretry.limits.memory", "from smsretry.dispatcher import Dispatcher"),
         ("smsretry.callbacks.twilio", "from smsretry.store import SQLStore"),
+        ("smsretry.contacts.messages", "from smsretry.store import SQLStore"),
+        ("smsretry.contacts.messages", "import phonenumbers"),
         ("smsretry.adapters.celery", "from smsretry.adapters.callables import retrying"),
         ("smsretry.adapters.celery", "from smsretry.store import SQLStore"),
         ("smsretry.adapters.celery", "from smsretry.testing import FakeClock"),
