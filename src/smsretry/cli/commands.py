@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import click
@@ -15,7 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 import smsretry as package
+from smsretry.cli.ending import end_as_by_hand
 from smsretry.cli.hand_over import cancel, recover, requeue
+from smsretry.cli.send import send
 from smsretry.core.failure import FailureKind
 from smsretry.core.policy import RetryPolicy
 
@@ -28,7 +28,7 @@ def smsretry() -> None:
     """Send each text once, and see why each retry happened."""
 
 
-for _command in (recover, requeue, cancel):
+for _command in (send, recover, requeue, cancel):
     smsretry.add_command(_command)
 
 
@@ -48,7 +48,7 @@ def demo(messages: int, seed: int, folder: Path | None) -> None:
     """
     from smsretry.cli.demo import run_demo
 
-    _end_as_by_hand()
+    end_as_by_hand()
     if not run_demo(Console(), messages=messages, seed=seed, folder=folder):
         raise click.ClickException("A text was lost or doubled: this should never happen, please report it.")
 
@@ -119,19 +119,6 @@ def simulate(arguments: tuple[str, ...]) -> None:
     from smsretry.testing.simulator.__main__ import main
 
     sys.exit(main(arguments, name="smsretry simulate"))
-
-
-def _end_as_by_hand() -> None:
-    """Let a signal to end unwind as Ctrl-C does, so that no worker and no folder is left."""
-
-    def end(number: int, _: FrameType | None) -> None:
-        for each in ending:
-            signal.signal(each, signal.SIG_IGN)  # the way out is taken once
-        raise KeyboardInterrupt(signal.Signals(number).name)
-
-    ending = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    for each in ending:
-        signal.signal(each, end)
 
 
 def _waits(kind: FailureKind | None, multiplier: float, limits: dict[str, Any]) -> tuple[float, ...]:

@@ -1,0 +1,128 @@
+"""Send a text to each row of a CSV file: the command and its options."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import click
+from rich.console import Console
+
+from smsretry.errors import ConfigurationError, InvalidMessage
+
+_FILE: Final = click.Path(path_type=Path, dir_okay=False)
+_MORE_THAN_0: Final = click.FloatRange(min=0, min_open=True)
+
+
+@click.command()
+@click.argument("file", type=_FILE)
+@click.option("--template", "template", help="The text; {name} stands for the column name, {{ for a brace.")
+@click.option("--template-file", type=_FILE, help="In its place: a file with the text, in UTF-8.")
+@click.option("--campaign", required=True, help="Its name: with it, a campaign is known again.")
+@click.option(
+    "--store", default="sms.db", show_default=True, help="The journal: a SQLite file, or the URL of a database."
+)
+@click.option("--number-column", default="phone", show_default=True, help="The column with the numbers.")
+@click.option("--region", metavar="US", help="The country of numbers that do not say theirs. Needs the extra phone.")
+@click.option("--delimiter", help="What is between two cells; recognised unless given.")
+@click.option(
+    "--from", "sender_id", help="A number, or the SID of a messaging service; else what the environment says."
+)
+@click.option("--concurrency", type=click.IntRange(1, 1_000), help="How many are sent at once.")
+@click.option("--rate", type=_MORE_THAN_0, help="Segments per second.")
+@click.option("--dry-run", is_flag=True, help="Read and count everything, and send nothing.")
+@click.option("--resume", is_flag=True, help="Go on with a campaign that was begun.")
+@click.option(
+    "--bad-rows",
+    type=click.Choice(["refuse", "skip"]),
+    default="refuse",
+    show_default=True,
+    help="Send nothing while a row is bad, or leave bad rows out.",
+)
+@click.option("--yes", is_flag=True, help="Send without asking.")
+def send(
+    *,
+    file: Path,
+    template: str | None,
+    template_file: Path | None,
+    campaign: str,
+    store: str,
+    number_column: str,
+    region: str | None,
+    delimiter: str | None,
+    sender_id: str | None,
+    concurrency: int | None,
+    rate: float | None,
+    dry_run: bool,
+    resume: bool,
+    bad_rows: str,
+    yes: bool,
+) -> None:
+    """Send a text to each row of a CSV FILE.
+
+    The whole file is read and checked before anything is sent. What was sent is kept in the store: a campaign that was
+    stopped or killed goes on with --resume, and sends nothing twice.
+
+    It ends with 0 where all were accepted, 3 where some were not, 130 where it was interrupted, and 1 where something
+    was wrong before.
+    """
+    from smsretry.cli.checking import check_survey, survey_of
+    from smsretry.cli.telling import print_survey
+    from smsretry.contacts import Contacts, Numbers, Table, Template
+
+    console = Console()
+    with _told():
+        contacts = Contacts(
+            table=Table(file, delimiter=delimiter),
+            template=Template.of(_template(template, template_file)),
+            campaign=campaign,
+            numbers=Numbers(region),
+            number_column=number_column,
+        )
+        survey = survey_of(console, contacts)
+        print_survey(console, survey, rate=rate)
+        check_survey(survey, skip_bad_rows=bad_rows == "skip")
+        if dry_run:
+            return
+        from smsretry.cli.sending import Order, carry_out
+
+        order = Order(contacts=contacts, survey=survey, sender_id=sender_id, concurrency=concurrency, resume=resume)
+        code = carry_out(console, order, store, ask=lambda: _ask(survey.messages, yes=yes or resume))
+    sys.exit(code)
+
+
+def _ask(messages: int, *, yes: bool) -> None:
+    """Ask whoever sits there whether to begin; a script has said so by calling it."""
+    if not yes and sys.stdin.isatty():
+        click.confirm(f"Send {messages:,} texts?", abort=True)
+
+
+def _template(text: str | None, file: Path | None) -> str:
+    match text, file:
+        case str(), None:
+            return text
+        case None, Path():
+            return _text_in(file)
+        case _:
+            raise click.UsageError("Give the text with --template, or a file that holds it with --template-file.")
+
+
+def _text_in(file: Path) -> str:
+    """Return what stands in ``file``, without the line break at its end that editors add."""
+    try:
+        return file.read_text("utf-8-sig").removesuffix("\n")
+    except OSError as error:
+        raise click.ClickException(f"{file} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise click.ClickException(f"{file} is not UTF-8. Save it as UTF-8.") from None
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except (ConfigurationError, InvalidMessage, ModuleNotFoundError) as error:  # the last says which extra to install
+        raise click.ClickException(str(error)) from None

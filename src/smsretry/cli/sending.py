@@ -1,0 +1,196 @@
+"""What stands behind ``smsretry send``: check the list and the journal, and then send."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final, Self
+
+import click
+import sqlalchemy as sa
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as Bar
+from rich.text import Text
+
+from smsretry.campaign import Progress, run_campaign
+from smsretry.cli.ending import end_as_by_hand
+from smsretry.cli.resuming import Known, known_before
+from smsretry.cli.telling import print_result
+from smsretry.contacts import Bad, Contacts, Occurrences, Ready, Survey
+from smsretry.contacts.occurrences import place_of
+from smsretry.core.message import Message
+from smsretry.dispatcher import Dispatcher
+from smsretry.errors import ConfigurationError
+from smsretry.senders.twilio import TwilioSender
+from smsretry.senders.twilio.account import Account, Settings
+from smsretry.store import SQLStore
+
+CONCURRENCY: Final = 20
+NOT_ALL_ACCEPTED: Final = 3
+INTERRUPTED: Final = 130
+"""What a shell says of a command that Ctrl-C ended."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """Hold what is to be sent, and how."""
+
+    contacts: Contacts
+    survey: Survey
+    sender_id: str | None
+    concurrency: int | None
+    resume: bool
+
+
+def carry_out(console: Console, order: Order, store: str, *, ask: Callable[[], None]) -> int:
+    """Check everything, ``ask``, send, print what became of the campaign, and return what the command ends with.
+
+    Raises `ConfigurationError` and `click.ClickException` for what is wrong before the first text is sent; that the
+    file is changed meanwhile is found while it is read.
+    """
+    contacts = order.contacts
+    sender = sender_from(order.sender_id, order.concurrency)
+    with opened(store) as journal:
+        known = known_before(contacts, journal, resume=order.resume)
+        if order.resume:
+            console.print(f"{known.messages:,} of {order.survey.messages:,} messages are in the store already.")
+        ask()
+        leave_out_bad_rows(contacts, journal, order.survey)
+        plan_several(contacts, journal, known, order.survey)
+        end_as_by_hand()
+        try:
+            done = send_all(console, order, known, Dispatcher(sender, journal=journal))
+        except KeyboardInterrupt:
+            _tell_how_to_go_on()
+            return INTERRUPTED
+        finally:
+            print_result(console, journal, contacts.campaign)
+    return 0 if done.accepted == done.taken else NOT_ALL_ACCEPTED
+
+
+def sender_from(sender_id: str | None, concurrency: int | None, env: Mapping[str, str] = os.environ) -> TwilioSender:
+    """Return a sender for ``sender_id``, or for the one in ``env``; raise `ConfigurationError` for what is missing.
+
+    A campaign of an account that is not configured would otherwise begin, and fail message by message.
+    """
+    given: dict[str, str] = {}
+    if sender_id:
+        given["messaging_service_sid" if sender_id.startswith("MG") else "from_number"] = sender_id
+    if Account.checked(Settings(**given).completed_from(env), from_env=True).sender is None:
+        raise ConfigurationError(
+            "Nobody is named to send from. Give --from, or set TWILIO_FROM_NUMBER or TWILIO_MESSAGING_SERVICE_SID."
+        )
+    return TwilioSender.from_env(
+        env,
+        from_number=given.get("from_number"),
+        messaging_service_sid=given.get("messaging_service_sid"),
+        max_connections=concurrency or CONCURRENCY,
+    )
+
+
+@contextmanager
+def opened(store: str) -> Iterator[SQLStore]:
+    """Lend the store at a URL, or in a SQLite file of that name."""
+    with SQLStore(store if "://" in store else sa.URL.create("sqlite", database=store)) as opened_store:
+        yield opened_store
+
+
+def leave_out_bad_rows(contacts: Contacts, store: SQLStore, survey: Survey) -> None:
+    """Count in ``store`` what will not be sent, so that the campaign's figures add up to its list."""
+    for item in contacts.items() if survey.bad else ():
+        if isinstance(item, Bad):
+            store.skipped(item.id, item.fault.value, campaign=contacts.campaign)
+
+
+def plan_several(contacts: Contacts, store: SQLStore, known: Known, survey: Survey) -> None:
+    """Write down the texts of numbers that get several, in their order, before the first one is sent.
+
+    `known_before` finds a text again by that order, so it must have no gaps, wherever the campaign is killed.
+    """
+    if survey.with_several:
+        messages = messages_of(contacts, known)
+        store.plan(one for one in messages if place_of(one.to, "")[0] in survey.with_several)
+
+
+def send_all(console: Console, order: Order, known: Known, dispatcher: Dispatcher) -> Progress:
+    """Send the messages of a list with a progress bar until each has ended, and return what became of them."""
+    with _Shown(console, order.survey.messages) as shown:
+        messages = messages_of(order.contacts, known)
+        return _run(messages, dispatcher, order.concurrency or CONCURRENCY, shown.show)
+
+
+def messages_of(contacts: Contacts, known: Known) -> Iterator[Message]:
+    """Yield the messages of the list, one by one."""
+    for item in contacts.items(Occurrences(known.places)):
+        if isinstance(item, Ready):
+            yield item.message
+
+
+def _run(
+    messages: Iterable[Message], dispatcher: Dispatcher, concurrency: int, on_progress: Callable[[Progress], object]
+) -> Progress:
+    return run_campaign(messages, dispatcher, concurrency=concurrency, on_progress=on_progress)
+
+
+def _tell_how_to_go_on() -> None:
+    again = sys.argv[1:] if "--resume" in sys.argv else [*sys.argv[1:], "--resume"]
+    click.echo(f"Stopped. To go on:\n{shlex.join(['smsretry', *again])}", err=True)
+
+
+class _Shown:
+    """Show a campaign on two lines: how far it is, and what became of it so far."""
+
+    def __init__(self, console: Console, total: int) -> None:
+        self._bar = Bar(
+            SpinnerColumn(), BarColumn(), MofNCompleteColumn(), _Rate(), TextColumn("left"), TimeRemainingColumn()
+        )
+        self._task = self._bar.add_task("", total=total)
+        self._live = Live(self._bar, console=console, refresh_per_second=4)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+        if not self._live.console.is_terminal:
+            self._live.console.print()  # what is written into a file ends with its last line
+
+    def show(self, progress: Progress) -> None:
+        self._bar.update(self._task, completed=progress.ended)
+        self._live.update(Group(self._bar, Text(_described(progress))))
+
+
+class _Rate(ProgressColumn):
+    """Show how many messages end in a second."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:,.0f}/s")
+
+
+def _described(progress: Progress) -> str:
+    told = {
+        "accepted": progress.accepted,
+        "failed": progress.failed + progress.expired + progress.canceled + progress.refused,
+        "unknown": progress.unknown,
+        "waiting": progress.waiting,
+        "retries": progress.retries,
+    }
+    words = "  ".join(f"{what} {count:,}" for what, count in told.items())
+    hold = progress.on_hold
+    return words if hold is None else f"{words}  on hold: {hold.kind} {hold.code or ''}".rstrip()

@@ -1,0 +1,188 @@
+"""A list is sent from the command line: checked first, once, and to the end, whatever happens in the middle."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from tests.store.clock import pass_time
+
+from smsretry.cli.commands import smsretry
+from smsretry.store import SQLStore
+from smsretry.testing import TwilioSimulator
+from smsretry.testing.simulator import Refused
+
+TEXT = "Hi {name}, your table is ready."
+ROWS = [f"+1415555{number:04d},N{number}" for number in range(200)]
+NO_ACCOUNT = {name: None for name in os.environ if name.startswith("TWILIO_")}
+
+
+@pytest.fixture
+def twilio() -> Iterator[TwilioSimulator]:
+    with TwilioSimulator() as simulator:
+        yield simulator
+
+
+def listed(folder: Path, *rows: str, header: str = "phone,name") -> Path:
+    path = folder / "contacts.csv"
+    path.write_text("\n".join([header, *rows]), "utf-8")
+    return path
+
+
+def arguments(file: Path, *options: str, template: str = TEXT) -> list[str]:
+    store = str(file.parent / "sms.db")
+    return ["send", str(file), "--template", template, "--campaign", "spring", "--store", store, *options]
+
+
+def checked(file: Path, *options: str, template: str = TEXT) -> Result:
+    """Run the command here, with no account: nothing can be sent."""
+    return CliRunner().invoke(
+        smsretry, arguments(file, *options, template=template), env={**NO_ACCOUNT, "COLUMNS": "120"}
+    )
+
+
+def command(*words: str) -> list[str]:
+    return [sys.executable, "-c", "from smsretry.cli import main; main()", *words]
+
+
+def environment(twilio: TwilioSimulator) -> dict[str, str]:
+    own = {"TWILIO_ACCOUNT_SID": twilio.account_sid, "TWILIO_AUTH_TOKEN": twilio.auth_token}
+    kept = {name: value for name, value in os.environ.items() if name not in NO_ACCOUNT}
+    return kept | own | {"TWILIO_BASE_URL": twilio.url, "TWILIO_FROM_NUMBER": "+15005550006", "COLUMNS": "120"}
+
+
+def sent(twilio: TwilioSimulator, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        command(*words), env=environment(twilio), capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+def begun(twilio: TwilioSimulator, file: Path, *options: str, texts: int) -> subprocess.Popen[str]:
+    """Start the command, and return it when so many texts were taken."""
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command(*arguments(file, *options)), env=environment(twilio), **pipes)
+    assert twilio.wait_for(lambda: twilio.text_count >= texts, timeout_s=30)
+    return process
+
+
+def ended(process: subprocess.Popen[str], number: signal.Signals) -> tuple[int, str]:
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=30)
+    return process.returncode, errors
+
+
+def test_a_dry_run_says_what_would_be_sent_and_needs_no_account(tmp_path: Path) -> None:
+    file = listed(tmp_path, "415 555 0101,Ann", "(415) 555-0101,Ann", "415 555 0102,Zoë", "415 555 0103,")
+    done = checked(file, "--dry-run", "--region", "US", "--rate", "2")
+    assert done.exit_code == 0, done.output
+    for words in (
+        "rows                                               │     4",
+        "messages                                           │     3",
+        "of 1 segment                                     │     3",
+        "for ë U+00EB LATIN SMALL LETTER E WITH DIAERESIS │     1",
+        "At 2 segments a second it takes 0:00:02",
+        "are there again: line 3",
+        "nothing in {name}: line 5",
+    ):
+        assert words in done.output
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_list_with_bad_rows_is_refused_with_their_lines(tmp_path: Path) -> None:
+    done = checked(listed(tmp_path, '+14155550101,"A\nnn"', "+14155550102,Bob,x", ",Cid"), "--dry-run")
+    assert done.exit_code == 1
+    assert "│ 4    │ wrong count of cells: has 3, and the header 2" in done.output
+    assert "│ 5    │ missing number" in done.output
+    assert "2 rows are bad, so nothing is sent" in done.output
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--template", "Hi {nme}"], "no column 'nme'. It has: phone, name"),
+        (["--template", "Hi {name"], "names no column"),
+        (["--number-column", "mobile"], "no column 'mobile'"),
+        (["--region", "USA"], "two capital letters"),
+        (["--campaign", ""], "campaign must not be empty"),
+        (["--delimiter", "ab"], "one character"),
+        ([], "TWILIO_ACCOUNT_SID is missing"),
+    ],
+)
+def test_what_cannot_work_is_told_before_anything_is_sent(tmp_path: Path, options: list[str], words: str) -> None:
+    done = checked(listed(tmp_path, "+14155550101,Ann"), *options)
+    assert done.exit_code == 1
+    assert words in done.output
+    assert not (tmp_path / "sms.db").exists()
+
+
+def test_a_number_to_send_from_is_needed(tmp_path: Path) -> None:
+    account = {"TWILIO_ACCOUNT_SID": "AC" + 32 * "1", "TWILIO_AUTH_TOKEN": "secret"}
+    words = arguments(listed(tmp_path, "+14155550101,Ann"))
+    done = CliRunner().invoke(smsretry, words, env={**NO_ACCOUNT, **account})
+    assert done.exit_code == 1
+    assert "Give --from" in done.output
+
+
+def test_a_template_is_read_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("\ufeffHi {name},\n’til eight.\n", "utf-8")
+    words = ["send", str(listed(tmp_path, "+14155550101,Ann")), "--campaign", "spring", "--dry-run"]
+    done = CliRunner().invoke(smsretry, [*words, "--template-file", str(tmp_path / "text.txt")])
+    assert done.exit_code == 0
+    assert "RIGHT SINGLE QUOTATION MARK" in done.output
+    assert "ZERO WIDTH" not in done.output
+    assert CliRunner().invoke(smsretry, words).exit_code == 2
+
+
+def test_a_list_is_sent_once_and_a_resumed_one_costs_no_request(tmp_path: Path, twilio: TwilioSimulator) -> None:
+    file = listed(tmp_path, *ROWS[:40], "+14155550001,Second", *ROWS[:3])
+    done = sent(twilio, *arguments(file))
+    assert "accepted │ 41" in done.stdout
+    assert (twilio.posts, twilio.texts_doubled) == (41, 0)
+    assert {text.body for text in twilio.texts_to("+14155550001")} == {TEXT.format(name=n) for n in ("N1", "Second")}
+    again = listed(tmp_path, "+14155550001,Second", *reversed(ROWS[:40]))
+    assert "41 of 41 messages are in the store already" in sent(twilio, *arguments(again, "--resume")).stdout
+    assert twilio.posts == 41
+
+
+def test_what_is_not_accepted_is_told_and_bad_rows_are_left_out(tmp_path: Path, twilio: TwilioSimulator) -> None:
+    twilio.always(Refused(code=21211), to="+14155550001")
+    file = listed(tmp_path, *ROWS[:5], "12,Short")
+    done = sent(twilio, *arguments(file, "--bad-rows", "skip"), code=3)
+    assert "invalid_number 21211 (permanent)" in done.stdout
+    with SQLStore(f"sqlite:///{tmp_path / 'sms.db'}") as store:
+        summary = store.campaign_summary("spring")
+    assert (summary.sent, summary.failed, summary.skipped, summary.planned) == (4, 1, 1, 6)
+
+
+def test_a_campaign_that_is_killed_and_stopped_goes_on_and_texts_each_once(tmp_path: Path) -> None:
+    file, url = listed(tmp_path, *ROWS), f"sqlite:///{tmp_path / 'sms.db'}"
+    with TwilioSimulator(latency_s=0.02) as twilio, SQLStore(url) as store:
+        twilio.script(*["lost_after_taken", "lost_before_taken", "rate_limited"] * 3)
+        assert ended(begun(twilio, file, texts=60), signal.SIGKILL)[0] == -signal.SIGKILL
+        assert twilio.text_count < 120
+        pass_time(store, 300)  # nobody holds the claims of the dead any more
+        code, errors = ended(begun(twilio, file, "--resume", texts=130), signal.SIGINT)
+        assert (code, twilio.text_count < len(ROWS)) == (130, True)
+        assert f"smsretry send {file}" in errors
+        assert errors.rstrip().endswith("--resume")
+        pass_time(store, 300)  # what they left in doubt, and Twilio does not list, was never taken
+        sent(twilio, *arguments(file, "--resume"))
+        assert {*twilio.count_by_message().values()} == {1}
+        assert twilio.text_count == store.campaign_summary("spring").sent == len(ROWS)
+
+
+def test_a_campaign_that_is_told_to_end_stops_as_by_ctrl_c(tmp_path: Path) -> None:
+    with TwilioSimulator(latency_s=0.02) as twilio:
+        code, errors = ended(begun(twilio, listed(tmp_path, *ROWS), texts=20), signal.SIGTERM)
+        assert (code, twilio.text_count < len(ROWS)) == (130, True)
+        assert "--resume" in errors
+        assert twilio.posts == twilio.text_count, "what was in flight came back"
