@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from smsretry import Message
 from smsretry.cli.resuming import MOST_MOVED, Known, known_before, known_of
-from smsretry.cli.sending import messages_of
-from smsretry.contacts import Contacts, Numbers, Table, Template
+from smsretry.contacts import Contacts, Numbers, Occurrences, Table, Template
 from smsretry.store import SQLStore
 
 Rows = list[tuple[str, str]]
@@ -29,12 +28,15 @@ def contacts(folder: Path, rows: Rows, template: str = "{text}") -> Contacts:
 def begun(folder: Path, rows: Rows) -> SQLStore:
     """Return a store in which a campaign with ``rows`` is known."""
     store = SQLStore("sqlite://")
-    store.plan(messages_of(contacts(folder, rows), Known(messages=0)))
+    store.plan(contacts(folder, rows).messages())
     return store
 
 
 def ids(folder: Path, rows: Rows, known: Known) -> dict[tuple[str, str], str]:
-    made = [(message.to, message.body, str(message.id)) for message in messages_of(contacts(folder, rows), known)]
+    made = [
+        (message.to, message.body, str(message.id))
+        for message in contacts(folder, rows).messages(Occurrences(known.places))
+    ]
     assert len({message_id for *_, message_id in made}) == len(made)
     return {(number, text): message_id for number, text, message_id in made}
 
@@ -65,7 +67,7 @@ def test_of_several_texts_one_may_be_left_out(tmp_path: Path) -> None:
     rows = [(ANN, "b")]
     known = known_of(contacts(tmp_path, rows), before)
     assert known.changed_lines == ()
-    assert all(before.compare(messages_of(contacts(tmp_path, rows), known)).values())
+    assert all(before.compare(contacts(tmp_path, rows).messages(Occurrences(known.places))).values())
 
 
 def test_a_template_that_was_reworded_for_very_many_is_told_with_all_lines(tmp_path: Path) -> None:

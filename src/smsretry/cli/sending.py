@@ -30,7 +30,7 @@ from smsretry.campaign import Progress, run_campaign
 from smsretry.cli.ending import end_as_by_hand
 from smsretry.cli.resuming import Known, known_before
 from smsretry.cli.telling import print_result
-from smsretry.contacts import Bad, Contacts, Occurrences, Ready, Survey
+from smsretry.contacts import Bad, Contacts, Occurrences, Survey
 from smsretry.contacts.occurrences import place_of
 from smsretry.core.message import Message
 from smsretry.dispatcher import Dispatcher
@@ -122,22 +122,15 @@ def plan_several(contacts: Contacts, store: SQLStore, known: Known, survey: Surv
     `known_before` finds a text again by that order, so it must have no gaps, wherever the campaign is killed.
     """
     if survey.with_several:
-        messages = messages_of(contacts, known)
+        messages = contacts.messages(Occurrences(known.places))
         store.plan(one for one in messages if place_of(one.to, "")[0] in survey.with_several)
 
 
 def send_all(console: Console, order: Order, known: Known, dispatcher: Dispatcher) -> Progress:
     """Send the messages of a list with a progress bar until each has ended, and return what became of them."""
     with _Shown(console, order.survey.messages) as shown:
-        messages = messages_of(order.contacts, known)
+        messages = order.contacts.messages(Occurrences(known.places))
         return _run(messages, dispatcher, order.concurrency or CONCURRENCY, shown.show)
-
-
-def messages_of(contacts: Contacts, known: Known) -> Iterator[Message]:
-    """Yield the messages of the list, one by one."""
-    for item in contacts.items(Occurrences(known.places)):
-        if isinstance(item, Ready):
-            yield item.message
 
 
 def _run(

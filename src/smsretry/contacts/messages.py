@@ -113,6 +113,10 @@ class Contacts:
                 fault, detail = unfit.args
                 yield Bad(line=row.line, fault=fault, detail=detail, id=_row_id(ids, row))
 
+    def messages(self, occurrences: Occurrences | None = None) -> Iterator[Message]:
+        """Yield the messages alone, one by one: what `smsretry.campaign.run_campaign` takes."""
+        return (item.message for item in self.items(occurrences) if isinstance(item, Ready))
+
     def message_id(self, number: str, occurrence: int) -> str:
         """Return the id of the ``occurrence``-th text to ``number`` (E.164); the first is 1."""
         return message_id_of(name_space_of(self.campaign), number, occurrence)
