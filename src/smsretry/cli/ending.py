@@ -7,12 +7,16 @@ from types import FrameType
 
 
 def end_as_by_hand() -> None:
-    """Turn SIGTERM and SIGHUP into KeyboardInterrupt, once, so that what was begun is put in order."""
+    """Let SIGTERM and SIGHUP do what Ctrl-C does, once, so that what was begun is put in order."""
 
-    def end(number: int, _: FrameType | None) -> None:
+    def end(number: int, frame: FrameType | None) -> None:
         for each in ending:
             signal.signal(each, signal.SIG_IGN)  # the way out is taken once
-        raise KeyboardInterrupt(signal.Signals(number).name)
+        by_hand = signal.getsignal(signal.SIGINT)
+        if callable(by_hand):  # a running loop has its own, which lets tasks end
+            by_hand(signal.SIGINT, frame)
+        else:
+            raise KeyboardInterrupt(signal.Signals(number).name)
 
     ending = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
     for each in ending:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Final, Self
 
 import click
@@ -33,13 +34,13 @@ from smsretry.cli.telling import print_result
 from smsretry.contacts import Bad, Contacts, Occurrences, Survey
 from smsretry.contacts.occurrences import place_of
 from smsretry.core.message import Message
-from smsretry.dispatcher import Dispatcher
+from smsretry.dispatcher import AsyncDispatcher
 from smsretry.errors import ConfigurationError
-from smsretry.senders.twilio import TwilioSender
+from smsretry.senders.twilio import AsyncTwilioSender
 from smsretry.senders.twilio.account import Account, Settings
 from smsretry.store import SQLStore
 
-CONCURRENCY: Final = 20
+CONCURRENCY: Final = 100
 NOT_ALL_ACCEPTED: Final = 3
 INTERRUPTED: Final = 130
 """What a shell says of a command that Ctrl-C ended."""
@@ -73,7 +74,7 @@ def carry_out(console: Console, order: Order, store: str, *, ask: Callable[[], N
         plan_several(contacts, journal, known, order.survey)
         end_as_by_hand()
         try:
-            done = send_all(console, order, known, Dispatcher(sender, journal=journal))
+            done = send_all(console, order, known, AsyncDispatcher(sender, journal=journal))
         except KeyboardInterrupt:
             _tell_how_to_go_on()
             return INTERRUPTED
@@ -82,11 +83,15 @@ def carry_out(console: Console, order: Order, store: str, *, ask: Callable[[], N
     return 0 if done.accepted == done.taken else NOT_ALL_ACCEPTED
 
 
-def sender_from(sender_id: str | None, concurrency: int | None, env: Mapping[str, str] = os.environ) -> TwilioSender:
+def sender_from(
+    sender_id: str | None, concurrency: int | None, env: Mapping[str, str] = os.environ
+) -> AsyncTwilioSender:
     """Return a sender for ``sender_id``, or for the one in ``env``; raise `ConfigurationError` for what is missing.
 
     A campaign of an account that is not configured would otherwise begin, and fail message by message.
     """
+    if find_spec("aiohttp") is None or find_spec("twilio") is None:
+        raise ConfigurationError("Sending needs aiohttp and twilio. Install them: pip install 'smsretry[aio]'")
     given: dict[str, str] = {}
     if sender_id:
         given["messaging_service_sid" if sender_id.startswith("MG") else "from_number"] = sender_id
@@ -94,7 +99,7 @@ def sender_from(sender_id: str | None, concurrency: int | None, env: Mapping[str
         raise ConfigurationError(
             "Nobody is named to send from. Give --from, or set TWILIO_FROM_NUMBER or TWILIO_MESSAGING_SERVICE_SID."
         )
-    return TwilioSender.from_env(
+    return AsyncTwilioSender.from_env(
         env,
         from_number=given.get("from_number"),
         messaging_service_sid=given.get("messaging_service_sid"),
@@ -126,7 +131,7 @@ def plan_several(contacts: Contacts, store: SQLStore, known: Known, survey: Surv
         store.plan(one for one in messages if place_of(one.to, "")[0] in survey.with_several)
 
 
-def send_all(console: Console, order: Order, known: Known, dispatcher: Dispatcher) -> Progress:
+def send_all(console: Console, order: Order, known: Known, dispatcher: AsyncDispatcher) -> Progress:
     """Send the messages of a list with a progress bar until each has ended, and return what became of them."""
     with _Shown(console, order.survey.messages) as shown:
         messages = order.contacts.messages(Occurrences(known.places))
@@ -134,7 +139,10 @@ def send_all(console: Console, order: Order, known: Known, dispatcher: Dispatche
 
 
 def _run(
-    messages: Iterable[Message], dispatcher: Dispatcher, concurrency: int, on_progress: Callable[[Progress], object]
+    messages: Iterable[Message],
+    dispatcher: AsyncDispatcher,
+    concurrency: int,
+    on_progress: Callable[[Progress], object],
 ) -> Progress:
     return run_campaign(messages, dispatcher, concurrency=concurrency, on_progress=on_progress)
 
@@ -172,7 +180,7 @@ class _Rate(ProgressColumn):
     """Show how many messages end in a second."""
 
     def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
+        speed = task.completed / task.finished_time if task.finished_time else task.speed
         return Text("" if speed is None else f"{speed:,.0f}/s")
 
 
