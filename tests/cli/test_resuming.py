@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from smsretry import Message
 from smsretry.cli.resuming import MOST_MOVED, Known, known_before, known_of
+from smsretry.cli.sending import opened
 from smsretry.contacts import Contacts, Numbers, Occurrences, Table, Template
 from smsretry.store import SQLStore
 
@@ -108,8 +109,8 @@ def test_a_changed_list_is_not_sent(tmp_path: Path) -> None:
 
 def test_a_store_that_cannot_be_used_is_told(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no database at all, " * 100)
-    store = SQLStore(f"sqlite:///{tmp_path / 'notes.txt'}")
-    with pytest.raises(click.ClickException, match="cannot be used: file is not a database"):
+    told = pytest.raises(click.ClickException, match=r"cannot be used: file is not a database")
+    with told, opened(str(tmp_path / "notes.txt")) as store:
         known_before(contacts(tmp_path, [(ANN, "a")]), store, resume=False)
 
 

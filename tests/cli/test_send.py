@@ -132,6 +132,12 @@ def test_a_number_to_send_from_is_needed(tmp_path: Path) -> None:
     assert "Give --from" in done.output
 
 
+def test_a_rate_is_not_taken_for_more_than_an_estimate(tmp_path: Path) -> None:
+    done = checked(listed(tmp_path, "+14155550101,Ann"), "--rate", "2")
+    assert done.exit_code == 2
+    assert "--dry-run" in done.output
+
+
 def test_a_template_is_read_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("\ufeffHi {name},\n’til eight.\n", "utf-8")
     words = ["send", str(listed(tmp_path, "+14155550101,Ann")), "--campaign", "spring", "--dry-run"]

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import signal
 from types import FrameType
+from typing import Final
+
+INTERRUPTED: Final = 130
+"""What a shell says of a command that Ctrl-C ended."""
 
 
 def end_as_by_hand() -> None:

@@ -9,7 +9,6 @@ from itertools import count, islice
 from typing import Final
 
 import click
-from sqlalchemy.exc import SQLAlchemyError
 
 from smsretry.cli.telling import lines_told
 from smsretry.contacts import Contacts, Item, Ready
@@ -33,11 +32,7 @@ class Known:
 
 def known_before(contacts: Contacts, store: SQLStore, *, resume: bool) -> Known:
     """Return what ``store`` knows of the campaign; refuse one that is there, and to resume one that is not."""
-    try:
-        there = store.campaign_summary(contacts.campaign)
-    except SQLAlchemyError as error:
-        why = str(getattr(error, "orig", error)).partition("\n")[0]
-        raise click.ClickException(f"{store.name} cannot be used: {why}. Check the --store.") from None
+    there = store.campaign_summary(contacts.campaign)
     if there.planned and not resume:
         raise click.ClickException(
             f"The campaign {contacts.campaign!r} is in {store.name} already: {there.planned:,} messages, of which "

@@ -11,6 +11,7 @@ from typing import Final
 import click
 from rich.console import Console
 
+from smsretry.cli.ending import INTERRUPTED
 from smsretry.errors import ConfigurationError, InvalidMessage
 
 _FILE: Final = click.Path(path_type=Path, dir_okay=False)
@@ -32,7 +33,7 @@ _MORE_THAN_0: Final = click.FloatRange(min=0, min_open=True)
     "--from", "sender_id", help="A number, or the SID of a messaging service; else what the environment says."
 )
 @click.option("--concurrency", type=click.IntRange(1, 1_000), help="How many are sent at once.")
-@click.option("--rate", type=_MORE_THAN_0, help="Segments per second.")
+@click.option("--rate", type=_MORE_THAN_0, help="Segments a second; for --dry-run.")
 @click.option("--dry-run", is_flag=True, help="Read and count everything, and send nothing.")
 @click.option("--resume", is_flag=True, help="Go on with a campaign that was begun.")
 @click.option(
@@ -69,6 +70,8 @@ def send(
     It ends with 0 where all were accepted, 3 where some were not, 130 where it was interrupted, and 1 where something
     was wrong before.
     """
+    if rate is not None and not dry_run:
+        raise click.UsageError("--rate says how long it would take: use it with --dry-run.")
     from smsretry.cli.checking import check_survey, survey_of
     from smsretry.cli.telling import print_survey
     from smsretry.contacts import Contacts, Numbers, Table, Template
@@ -122,7 +125,11 @@ def _text_in(file: Path) -> str:
 
 @contextmanager
 def _told() -> Iterator[None]:
+    """Let whatever is wrong be told in words."""
     try:
         yield
+    except KeyboardInterrupt:
+        click.echo("Stopped before the first text was sent.", err=True)
+        sys.exit(INTERRUPTED)
     except (ConfigurationError, InvalidMessage, ModuleNotFoundError) as error:  # the last says which extra to install
         raise click.ClickException(str(error)) from None

@@ -26,9 +26,10 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bar
 from rich.text import Text
+from sqlalchemy.exc import SQLAlchemyError
 
 from smsretry.campaign import Progress, run_campaign
-from smsretry.cli.ending import end_as_by_hand
+from smsretry.cli.ending import INTERRUPTED, end_as_by_hand
 from smsretry.cli.resuming import Known, known_before
 from smsretry.cli.telling import print_result
 from smsretry.contacts import Bad, Contacts, Occurrences, Survey
@@ -42,8 +43,6 @@ from smsretry.store import SQLStore
 
 CONCURRENCY: Final = 100
 NOT_ALL_ACCEPTED: Final = 3
-INTERRUPTED: Final = 130
-"""What a shell says of a command that Ctrl-C ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,9 +108,13 @@ def sender_from(
 
 @contextmanager
 def opened(store: str) -> Iterator[SQLStore]:
-    """Lend the store at a URL, or in a SQLite file of that name."""
-    with SQLStore(store if "://" in store else sa.URL.create("sqlite", database=store)) as opened_store:
-        yield opened_store
+    """Lend the store at a URL, or in a SQLite file of that name; raise `click.ClickException` where it fails."""
+    with SQLStore(store if "://" in store else sa.URL.create("sqlite", database=store)) as lent:
+        try:
+            yield lent
+        except SQLAlchemyError as error:
+            why = str(getattr(error, "orig", error)).partition("\n")[0]
+            raise click.ClickException(f"{lent.name} cannot be used: {why}. Check the --store.") from None
 
 
 def leave_out_bad_rows(contacts: Contacts, store: SQLStore, survey: Survey) -> None:
