@@ -110,7 +110,7 @@ def test_a_changed_list_is_not_sent(tmp_path: Path) -> None:
 def test_a_store_that_cannot_be_used_is_told(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no database at all, " * 100)
     told = pytest.raises(click.ClickException, match=r"cannot be used: file is not a database")
-    with told, opened(str(tmp_path / "notes.txt")) as store:
+    with told, opened(str(tmp_path / "notes.txt"), create=True) as store:
         known_before(contacts(tmp_path, [(ANN, "a")]), store, resume=False)
 
 

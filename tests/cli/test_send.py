@@ -138,6 +138,14 @@ def test_a_rate_is_not_taken_for_more_than_an_estimate(tmp_path: Path) -> None:
     assert "--dry-run" in done.output
 
 
+def test_a_campaign_is_not_gone_on_with_where_there_is_no_store(tmp_path: Path, twilio: TwilioSimulator) -> None:
+    file = listed(tmp_path, "+14155550101,Ann")
+    done = CliRunner().invoke(smsretry, arguments(file, "--resume"), env=environment(twilio))
+    assert done.exit_code == 1
+    assert "There is no database at" in done.output
+    assert list(tmp_path.iterdir()) == [file]
+
+
 def test_a_template_is_read_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("\ufeffHi {name},\n’til eight.\n", "utf-8")
     words = ["send", str(listed(tmp_path, "+14155550101,Ann")), "--campaign", "spring", "--dry-run"]

@@ -31,6 +31,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from smsretry.campaign import Progress, run_campaign
 from smsretry.cli.ending import INTERRUPTED, end_as_by_hand
 from smsretry.cli.resuming import Known, known_before
+from smsretry.cli.show import first_line
 from smsretry.cli.telling import print_result
 from smsretry.contacts import Bad, Contacts, Occurrences, Survey
 from smsretry.contacts.occurrences import place_of
@@ -64,7 +65,7 @@ def carry_out(console: Console, order: Order, store: str, *, ask: Callable[[], N
     """
     contacts = order.contacts
     sender = sender_from(order.sender_id, order.concurrency)
-    with opened(store) as journal:
+    with opened(store, create=not order.resume) as journal:
         known = known_before(contacts, journal, resume=order.resume)
         if order.resume:
             console.print(f"{known.messages:,} of {order.survey.messages:,} messages are in the store already.")
@@ -107,14 +108,14 @@ def sender_from(
 
 
 @contextmanager
-def opened(store: str) -> Iterator[SQLStore]:
+def opened(store: str, *, create: bool) -> Iterator[SQLStore]:
     """Lend the store at a URL, or in a SQLite file of that name; raise `click.ClickException` where it fails."""
-    with SQLStore(store if "://" in store else sa.URL.create("sqlite", database=store)) as lent:
+    url = store if "://" in store else sa.URL.create("sqlite", database=store)
+    with SQLStore(url, create=create) as lent:
         try:
             yield lent
         except SQLAlchemyError as error:
-            why = str(getattr(error, "orig", error)).partition("\n")[0]
-            raise click.ClickException(f"{lent.name} cannot be used: {why}. Check the --store.") from None
+            raise click.ClickException(f"{lent.name} cannot be used: {first_line(error)}. Check the --store.") from None
 
 
 def leave_out_bad_rows(contacts: Contacts, store: SQLStore, survey: Survey) -> None:

@@ -79,7 +79,7 @@ def _told_plainly(store: SQLStore) -> Iterator[None]:
     try:
         yield
     except (SQLAlchemyError, TypeError, ValueError, OSError) as error:  # drivers refuse options as they like
-        raise click.ClickException(f"{store.name} cannot be used: {_first_line(error)}. Check the --store.") from None
+        raise click.ClickException(f"{store.name} cannot be used: {first_line(error)}. Check the --store.") from None
 
 
 def no_message(store: SQLStore, message_id: str) -> click.ClickException:
@@ -87,6 +87,7 @@ def no_message(store: SQLStore, message_id: str) -> click.ClickException:
     return click.ClickException(f"There is no message {message_id!r} in {store.name}. Check the id and the --store.")
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return what a database says is wrong, without the statement that it is about."""
     words = str(error.orig if isinstance(error, DBAPIError) else error)
     return (words.splitlines() or [type(error).__name__])[0]
