@@ -111,7 +111,8 @@ class _Shell(Generic[SenderT, SinkT, JournalT, LimiterT]):
         # A runtime check of the Protocol would cost more than an attempt.
         asks = callable(getattr(sender, "find", None))
         self._limiter: Any = limiter
-        limiting = None if limiter is None else self._under_a_limit(limiter_away)
+        self._limiter_away = limiter_away
+        limiting = None if limiter is None else self._under_a_limit()
         self._judge = Judge(policy=policy, classify=classify, asks=asks, draw=draw, limiting=limiting)
         self._sinks: tuple[SinkT, ...] = self._seated(checked_sinks(sink, is_async=self._is_async))
         self._journaled = None if journal is None else self._under_a_journal(elapsed)
@@ -122,14 +123,25 @@ class _Shell(Generic[SenderT, SinkT, JournalT, LimiterT]):
         timeout_s: float | None = getattr(self._sender, "timeout_s", None)
         return timeout_s
 
-    def that_holds(self) -> Self:
+    def that_holds(self, limiter: LimiterT | None = None) -> Self:
         """Return one that puts off, for a minute, a message whose account is refused, in place of ending it.
 
         For whoever keeps the other messages of the account back meanwhile; with a journal every dispatcher does so.
+        ``limiter``, where there is one, takes the place of its own.
         """
         held = copy.copy(self)
-        held._judge = replace(self._judge, holds=True)  # noqa: SLF001  # it is this very class
+        held._hold(limiter)  # noqa: SLF001  # it is of this very class
         return held
+
+    def _hold(self, limiter: LimiterT | None) -> None:
+        limiting = self._judge.limiting
+        if limiter is not None:
+            self._limiter = limiter
+            limiting = self._under_a_limit()
+        judge = replace(self._judge, limiting=limiting)
+        if self._journaled is not None:  # which holds by itself, for all processes
+            self._journaled = replace(self._journaled, judge=judge)
+        self._judge = replace(judge, holds=True)
 
     def _under_a_journal(self, elapsed: Callable[[], float] | None) -> Journaled:
         from smsretry.journaled import Journaled, since_boot  # nobody pays for it without a journal
@@ -143,12 +155,12 @@ class _Shell(Generic[SenderT, SinkT, JournalT, LimiterT]):
             elapsed=elapsed or since_boot,
         )
 
-    def _under_a_limit(self, limiter_away: OnUnreachable) -> Limiting:
+    def _under_a_limit(self) -> Limiting:
         from smsretry.limiting import Limiting, as_fair  # nobody pays for it without a limiter
 
         check_limiter(self._limiter, is_async=self._is_async)
         self._limiter = as_fair(self._limiter)
-        return Limiting(sender=self._sender, clock=self.clock, on_unreachable=limiter_away)
+        return Limiting(sender=self._sender, clock=self.clock, on_unreachable=self._limiter_away)
 
     def _seated(self, sinks: tuple[SinkT, ...]) -> tuple[SinkT, ...]:
         """Return the sinks that are told of an attempt: not the journal, which writes that itself."""

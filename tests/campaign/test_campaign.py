@@ -32,6 +32,7 @@ from smsretry import (
 from smsretry.campaign import Progress, run_campaign, run_campaign_async
 from smsretry.errors import ProviderError
 from smsretry.journal import MemoryJournal
+from smsretry.limits import MemoryLimiter
 from smsretry.ports import Found, LookUp, NotSeen
 from smsretry.store import SQLStore
 
@@ -263,6 +264,17 @@ def test_an_account_that_is_refused_puts_all_on_hold_and_says_why(journaled, cap
     assert told[-1].waiting == told[-1].taken
     assert sum(provider.posts.values()) <= 4
     assert "The campaign is on hold: the provider refuses the account (auth 20003)" in caplog.text
+
+
+@pytest.mark.parametrize("journaled", [False, True])
+def test_under_a_limit_each_waits_for_its_turn_once_and_costs_no_retry(run, journaled):
+    provider = Provider()
+    limiter = MemoryLimiter(100.0, burst=2.0)
+    journal = MemoryJournal() if journaled else None
+    progress = run(messages(30), provider, limiter=limiter, journal=journal, concurrency=10)
+    assert (progress.accepted, progress.retries) == (30, 0)
+    assert progress.elapsed_s >= (30 - 2) / 100.0
+    assert all(count == 1 for count in provider.posts.values())
 
 
 def test_run_again_it_goes_on_where_it_was_and_sends_nothing_twice(run, tmp_path):

@@ -13,7 +13,9 @@ from smsretry.campaign.reporting import OnProgress, Reporter, check_options, is_
 from smsretry.core.message import Message
 from smsretry.dispatcher import AsyncDispatcher
 from smsretry.errors import InvalidMessage
+from smsretry.ports import AsyncFairLimiter, AsyncRateLimiter, FairLimiter, RateLimiter
 
+AnyLimiter = RateLimiter | FairLimiter | AsyncRateLimiter | AsyncFairLimiter
 CONCURRENCY: Final = 100
 
 
@@ -22,6 +24,7 @@ async def run_campaign_async(
     dispatcher: AsyncDispatcher,
     *,
     concurrency: int = CONCURRENCY,
+    limiter: AnyLimiter | None = None,
     on_progress: OnProgress | None = None,
     progress_every_s: float = 0.5,
 ) -> Progress:
@@ -34,7 +37,7 @@ async def run_campaign_async(
     most; canceled a second time, it ends at once, and what was in flight may have been sent.
     """
     check_options(concurrency, progress_every_s)
-    run = _Run(dispatcher.that_holds(), Agenda(concurrency, now_s()), Reporter(on_progress, progress_every_s))
+    run = _Run(dispatcher.that_holds(limiter), Agenda(concurrency, now_s()), Reporter(on_progress, progress_every_s))
     return await run.through(messages, concurrency)
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterable
-from typing import Final
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, Final, cast
 
 from smsretry.campaign.agenda import Agenda, Job, Progress
 from smsretry.campaign.reporting import OnProgress, Reporter, check_options, is_message, log_refused, now_s
-from smsretry.campaign.tasks import run_campaign_async
+from smsretry.campaign.tasks import CONCURRENCY as IN_A_LOOP
+from smsretry.campaign.tasks import AnyLimiter, run_campaign_async
 from smsretry.core.message import Message
 from smsretry.dispatcher import AsyncDispatcher, Dispatcher
 from smsretry.errors import InvalidMessage
+from smsretry.ports import RateLimiter
 
 CONCURRENCY: Final = 10
 
@@ -22,6 +24,7 @@ def run_campaign(
     dispatcher: Dispatcher | AsyncDispatcher,
     *,
     concurrency: int | None = None,
+    limiter: AnyLimiter | None = None,
     on_progress: OnProgress | None = None,
     progress_every_s: float = 0.5,
 ) -> Progress:
@@ -36,32 +39,34 @@ def run_campaign(
     sends nothing twice. Ctrl-C lets what is in flight come back, which takes as long as the sender's timeout at most,
     and raises KeyboardInterrupt. Where ``messages`` raises, what was read of it is sent first.
 
-    ``on_progress`` is called with a `Progress` every ``progress_every_s`` seconds and at the end. ``concurrency`` is
-    the number of threads (10), or of sends of an async dispatcher (100): see `run_campaign_async`, which this runs in a
-    loop of its own for one. A `smsretry.senders.twilio.TwilioSender` wants ``max_connections`` of the same number.
+    ``limiter`` (a `smsretry.limits.MemoryLimiter`, or one in Redis for all processes) takes the place of the
+    dispatcher's; a message whose turn has not come waits as for a retry. ``on_progress`` is called with a `Progress`
+    every ``progress_every_s`` seconds and at the end. ``concurrency`` is the number of threads (10), or of sends of an
+    async dispatcher (100): see `run_campaign_async`, which this runs in a loop of its own for one. A
+    `smsretry.senders.twilio.TwilioSender` wants ``max_connections`` of the same number.
 
     Raises `smsretry.ConfigurationError` for a concurrency below 1.
     """
     if isinstance(dispatcher, AsyncDispatcher):
-        return asyncio.run(_in_a_loop(messages, dispatcher, concurrency, on_progress, progress_every_s))
+        campaign = run_campaign_async(
+            messages,
+            dispatcher,
+            concurrency=IN_A_LOOP if concurrency is None else concurrency,
+            limiter=limiter,
+            on_progress=on_progress,
+            progress_every_s=progress_every_s,
+        )
+        return asyncio.run(_then_closed(campaign, dispatcher))
     concurrency = CONCURRENCY if concurrency is None else concurrency
     check_options(concurrency, progress_every_s)
-    run = _Run(dispatcher.that_holds(), Agenda(concurrency, now_s()), Reporter(on_progress, progress_every_s))
+    holding = dispatcher.that_holds(cast("RateLimiter | None", limiter))
+    run = _Run(holding, Agenda(concurrency, now_s()), Reporter(on_progress, progress_every_s))
     return run.through(messages, concurrency)
 
 
-async def _in_a_loop(
-    messages: Iterable[Message],
-    dispatcher: AsyncDispatcher,
-    concurrency: int | None,
-    on_progress: OnProgress | None,
-    progress_every_s: float,
-) -> Progress:
-    options = {} if concurrency is None else {"concurrency": concurrency}
+async def _then_closed(campaign: Coroutine[Any, Any, Progress], dispatcher: AsyncDispatcher) -> Progress:
     try:
-        return await run_campaign_async(
-            messages, dispatcher, on_progress=on_progress, progress_every_s=progress_every_s, **options
-        )
+        return await campaign
     finally:
         await dispatcher.close()
 

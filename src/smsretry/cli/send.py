@@ -33,7 +33,7 @@ _MORE_THAN_0: Final = click.FloatRange(min=0, min_open=True)
     "--from", "sender_id", help="A number, or the SID of a messaging service; else what the environment says."
 )
 @click.option("--concurrency", type=click.IntRange(1, 1_000), help="How many are sent at once.")
-@click.option("--rate", type=_MORE_THAN_0, help="Segments a second; for --dry-run.")
+@click.option("--rate", type=_MORE_THAN_0, help="Segments a second, at the most; a dry run says how long that takes.")
 @click.option("--dry-run", is_flag=True, help="Read and count everything, and send nothing.")
 @click.option("--resume", is_flag=True, help="Go on with a campaign that was begun.")
 @click.option(
@@ -70,8 +70,6 @@ def send(
     It ends with 0 where all were accepted, 3 where some were not, 130 where it was interrupted, and 1 where something
     was wrong before.
     """
-    if rate is not None and not dry_run:
-        raise click.UsageError("--rate says how long it would take: use it with --dry-run.")
     from smsretry.cli.checking import check_survey, survey_of
     from smsretry.cli.telling import print_survey
     from smsretry.contacts import Contacts, Numbers, Table, Template
@@ -92,7 +90,14 @@ def send(
             return
         from smsretry.cli.sending import Order, carry_out
 
-        order = Order(contacts=contacts, survey=survey, sender_id=sender_id, concurrency=concurrency, resume=resume)
+        order = Order(
+            contacts=contacts,
+            survey=survey,
+            sender_id=sender_id,
+            concurrency=concurrency,
+            rate_per_s=rate,
+            resume=resume,
+        )
         code = carry_out(console, order, store, ask=lambda: _ask(survey.messages, yes=yes or resume))
     sys.exit(code)
 

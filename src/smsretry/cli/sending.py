@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -35,9 +35,9 @@ from smsretry.cli.show import first_line
 from smsretry.cli.telling import print_result
 from smsretry.contacts import Bad, Contacts, Occurrences, Survey
 from smsretry.contacts.occurrences import place_of
-from smsretry.core.message import Message
 from smsretry.dispatcher import AsyncDispatcher
 from smsretry.errors import ConfigurationError
+from smsretry.limits import MemoryLimiter
 from smsretry.senders.twilio import AsyncTwilioSender
 from smsretry.senders.twilio.account import Account, Settings
 from smsretry.store import SQLStore
@@ -54,6 +54,7 @@ class Order:
     survey: Survey
     sender_id: str | None
     concurrency: int | None
+    rate_per_s: float | None
     resume: bool
 
 
@@ -139,16 +140,9 @@ def send_all(console: Console, order: Order, known: Known, dispatcher: AsyncDisp
     """Send the messages of a list with a progress bar until each has ended, and return what became of them."""
     with _Shown(console, order.survey.messages) as shown:
         messages = order.contacts.messages(Occurrences(known.places))
-        return _run(messages, dispatcher, order.concurrency or CONCURRENCY, shown.show)
-
-
-def _run(
-    messages: Iterable[Message],
-    dispatcher: AsyncDispatcher,
-    concurrency: int,
-    on_progress: Callable[[Progress], object],
-) -> Progress:
-    return run_campaign(messages, dispatcher, concurrency=concurrency, on_progress=on_progress)
+        limiter = None if order.rate_per_s is None else MemoryLimiter(order.rate_per_s)
+        concurrency = order.concurrency or CONCURRENCY
+        return run_campaign(messages, dispatcher, concurrency=concurrency, limiter=limiter, on_progress=shown.show)
 
 
 def _tell_how_to_go_on() -> None:

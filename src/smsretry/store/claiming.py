@@ -226,7 +226,7 @@ class Claims:
         self._end_as(connection, row, entry, end, state_after(end.reason))
 
     def leave_out(self, connection: sa.Connection, fact: Fact) -> None:
-        """Note that a message is left out; one that was planned, and of which no send is known, is not sent any more."""
+        """Note that a message is left out; one that was planned, and of which no send is known, is sent no more."""
         row = self._locked(connection, fact.message_id)
         self._writer.note(connection, fact)
         entry = None if row is None or row.fingerprint is None else claims.leave_out(entry_of(row))

@@ -259,7 +259,7 @@ class SQLStore:
         ``message`` is the message, or, where none can be built from a bad row, its id; ``campaign`` goes with an id.
         ``reason`` is a word or two of the application's own, kept up to 64 characters. A message that was planned, and
         of which no send is known, is not sent any more, whatever is queued of it. One of which a send is known, or
-        that is being sent, is not skipped: that weighs more. Raises `smsretry.InvalidMessage` for a message without an id.
+        that is being sent, is not skipped: that weighs more. Raises `smsretry.InvalidMessage` for one without an id.
         """
         message_id, campaign = _skipped_row(message, campaign)
         if not isinstance(reason, str):
