@@ -22,6 +22,8 @@ from typing import Any
 
 import pytest
 
+from smsretry.core.outcome import DeferReason, GiveUpReason
+
 ROOT = Path(__file__).parent.parent
 FENCE = re.compile(r"^(?P<indent>[ ]*)```(?P<info>.*)$")
 WIDTH = re.compile(r"([ ─━═])\1+")
@@ -279,3 +281,8 @@ def test_a_target_or_an_extra_that_does_not_exist_is_caught(tmp_path: Path) -> N
     assert "no-such-extra" in complaint_about("pip install 'smsretry[celery,no-such-extra]'", [], tmp_path)
     assert complaint_about("make test", [], tmp_path) == ""
     assert complaint_about("pip install 'smsretry[all]'", [], tmp_path) == ""
+
+
+@pytest.mark.parametrize("reason", [*GiveUpReason, *DeferReason])
+def test_the_page_of_events_tells_every_reason(reason: GiveUpReason | DeferReason) -> None:
+    assert f"\n| `{reason}` | " in (ROOT / "docs/reference/events.md").read_text()
