@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -184,6 +185,30 @@ def test_a_database_that_cannot_be_used_is_told_in_a_line(url, shop):
     assert "secret" not in done.output
 
 
+@pytest.mark.parametrize("command", [("recover",), ("requeue", "--campaign", "spring", "--kind", "auth")])
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("sqlite:///broken.db", "file is not a database"),
+        ("postgresql+psycopg://user:secret@127.0.0.1:1/texts", "onnection refused"),
+        ("sqlite:///older.db", "schema version 1"),
+    ],
+)
+def test_what_queues_again_names_the_store_and_the_reason(url, why, command, shop):
+    (shop / "broken.db").write_bytes(b"no database" * 100)
+    with contextlib.closing(sqlite3.connect(shop / "older.db")) as older:
+        older.execute("CREATE TABLE smsretry_meta (name PRIMARY KEY, value)")
+        older.execute("INSERT INTO smsretry_meta VALUES ('schema_version', '1')")
+        older.commit()
+    done = here(*command, *ON_SHOP, "--store", url)
+    told = " ".join(done.output.split())
+    assert done.exit_code == 1
+    assert url.replace("secret", "***") in told
+    assert why in told
+    assert "Check the --store." in told
+    assert "secret" not in told
+
+
 def test_recover_waits_for_a_database_that_is_not_made_yet(shop):
     command = [sys.executable, "-c", "from smsretry.cli import main; main()", "recover", *ON_SHOP, "--every", "0.05"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
@@ -207,11 +232,16 @@ def test_recover_waits_for_a_database_that_is_not_made_yet(shop):
         (("recover", "--app", "nowhere", "--task", "a"), "--app nowhere was not found"),
         (("recover", "--app", "shop:SHOP", "--task", "a"), "--app shop:SHOP was not found"),
         (("recover", "--call", "shop:nothing"), "--call shop:nothing was not found"),
-        (("recover", "--call", "shop"), "Name it as module:name"),
+        (("recover", "--call", "shop"), "--call shop was not found: it names no function. Name it as module:name"),
         (("recover", *ON_SHOP, "--store", "sqlite:///other.db"), "There is no database at"),
         (("recover", *ON_SHOP, "--store", "nonsense"), "url is no database URL"),
         (("recover", *ON_SHOP, "--every", "0"), "--every"),
         (("requeue", *ON_SHOP, "--campaign", "spring", "--kind", "opted_out"), "'opted_out' is not one of"),
+        (
+            ("requeue", *ON_SHOP, "--campaign", "nope", "--kind", "auth"),
+            "There is no campaign 'nope' in sqlite:///sms.db",
+        ),
+        (("requeue", *ON_SHOP, "--campaign", "", "--kind", "auth"), "There is no message without a campaign in"),
         (("cancel", "parcel:99"), "There is no message 'parcel:99'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",

@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from smsretry.core.failure import FailureKind
-from smsretry.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from smsretry.store import Recovered
+    from smsretry.store import Recovered, SQLStore
 
 _MENDABLE: Final = (FailureKind.AUTH, FailureKind.ACCOUNT, FailureKind.SENDER_CONFIG, FailureKind.GEO_PERMISSION)
 """What `smsretry.store.requeue` takes; importing it here would cost every command the time for SQLAlchemy."""
@@ -74,7 +73,7 @@ def recover(
     queue = _queue(app, task, call)
     with opened(url, lost_after_s=lost_after_s) as store, contextlib.suppress(KeyboardInterrupt):
         while True:
-            _tell(_tried(lambda: run(store, queue, grace_s=grace_s), again_in_s=every_s), as_json=as_json)
+            _tell(_tried(store, lambda: run(store, queue, grace_s=grace_s), again_in_s=every_s), as_json=as_json)
             if every_s is None:
                 break
             time.sleep(every_s)
@@ -109,7 +108,8 @@ def requeue(
 
     queue = _queue(app, task, call)
     with opened(url) as store:
-        _tell(_tried(lambda: run(store, queue, campaign=campaign or None, kind=kind)), as_json=as_json)
+        _check_campaign(store, campaign)
+        _tell(_tried(store, lambda: run(store, queue, campaign=campaign or None, kind=kind)), as_json=as_json)
 
 
 @click.command()
@@ -141,16 +141,24 @@ def _why_not(message_id: str, state: str, *, is_open: bool) -> str:
     return f"{message_id} has ended already: it is {state}. Nothing was changed."
 
 
-def _tried(work: Callable[[], Recovered], *, again_in_s: float | None = None) -> Recovered | None:
+def _check_campaign(store: SQLStore, campaign: str) -> None:
+    """Raise where ``store`` knows no message of ``campaign``: it is misspelt, or the store is another one."""
+    if store.campaign_summary(campaign or None).planned == 0:
+        what = f"campaign {campaign!r}" if campaign else "message without a campaign"
+        raise click.ClickException(f"There is no {what} in {store.name}. Check the --campaign and the --store.")
+
+
+def _tried(store: SQLStore, work: Callable[[], Recovered], *, again_in_s: float | None = None) -> Recovered | None:
     """Return what ``work`` did; where the database fails, None if it is tried again, else an error."""
+    from smsretry.cli.show import fault_of
+
     try:
         return work()
     except Exception as error:
-        no_store = isinstance(error, ConfigurationError)
-        why = str(error) if no_store else f"The store failed ({type(error).__qualname__})."
+        why = fault_of(store, error)
         if again_in_s is None:
-            then = "Check the --store." if no_store else "What was not queued yet stays as it is: run it again."
-            raise click.ClickException(f"{why} {then}") from error
+            msg = f"{why} Check the --store. What was not queued yet stays as it is: run it again."
+            raise click.ClickException(msg) from error
         click.echo(f"{why} Next try in {again_in_s:g} s.", err=True)
         return None
 
@@ -186,7 +194,9 @@ def _celery_app(name: str) -> Any:
 
 def _function(name: str) -> Any:
     module, _, attribute = name.partition(":")
-    found = getattr(importlib.import_module(module), attribute or "")
+    if not attribute:
+        raise ValueError("it names no function")
+    found = getattr(importlib.import_module(module), attribute)
     if not callable(found):
         raise ValueError(f"it is a {type(found).__name__} and no function")  # noqa: TRY004  # one error for all
     return found

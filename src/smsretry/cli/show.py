@@ -79,7 +79,14 @@ def _told_plainly(store: SQLStore) -> Iterator[None]:
     try:
         yield
     except (SQLAlchemyError, TypeError, ValueError, OSError) as error:  # drivers refuse options as they like
-        raise click.ClickException(f"{store.name} cannot be used: {first_line(error)}. Check the --store.") from None
+        raise click.ClickException(f"{fault_of(store, error)} Check the --store.") from None
+
+
+def fault_of(store: SQLStore, error: Exception) -> str:
+    """Say in a sentence why ``store`` cannot be used."""
+    if isinstance(error, ConfigurationError):
+        return str(error)
+    return f"{store.name} cannot be used: {first_line(error)}."
 
 
 def no_message(store: SQLStore, message_id: str) -> click.ClickException:
