@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -206,12 +207,16 @@ def started(app: Any) -> Iterator[None]:
             step.stop(worker)
 
 
+def queue_again(message_id: str, metadata: Any) -> None:
+    """Stand for an application's own function that queues a message."""
+
+
 def sweepers() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "smsretry-recover"]
 
 
 def test_recover_runs_from_the_start_of_a_worker_to_its_end_whatever_goes_wrong(caplog):
-    app, store, queue = celery_app(), Sweeps(), own_task(celery_app())
+    app, store, queue = celery_app(), Sweeps(), queue_again
     recover_every(app, store, queue, every_s=0.01, grace_s=5.0)
     assert sweepers() == []
     with caplog.at_level(logging.ERROR, "smsretry"), started(app):
@@ -222,10 +227,45 @@ def test_recover_runs_from_the_start_of_a_worker_to_its_end_whatever_goes_wrong(
     assert "recover failed (ConnectionError): it runs again in 0.01 s" in caplog.text
 
 
-@pytest.mark.parametrize("times", [{"every_s": 0}, {"grace_s": -1}, {"every_s": float("inf")}])
+@pytest.mark.parametrize("times", [{"every_s": 0}, {"grace_s": -1}, {"every_s": float("inf")}, {"every_s": "60"}])
 def test_times_that_are_none_are_refused(times):
     with pytest.raises(ConfigurationError, match="must be more than 0 seconds"):
-        recover_every(celery_app(), Sweeps(), own_task(celery_app()), **times)
+        recover_every(celery_app(), Sweeps(), queue_again, **times)
+
+
+@pytest.mark.parametrize(
+    ("store", "queue", "says"),
+    [
+        (
+            "sqlite:///sms.db",
+            queue_again,
+            "store must have a method recover(queue, grace_s=...), got str. Use an SQLStore",
+        ),
+        (Sweeps, queue_again, "store must have a method recover(queue, grace_s=...), got a class. Use an SQLStore"),
+        (Sweeps(), "texts.send", "queue must be what sms_task returned, or a function of the id and the metadata"),
+        (Sweeps(), None, "queue must be what sms_task returned, or a function of the id and the metadata"),
+    ],
+    ids=str,
+)
+def test_what_could_never_recover_is_refused_where_it_is_registered(store, queue, says):
+    app = celery_app()
+    with pytest.raises(ConfigurationError, match=re.escape(says)):
+        recover_every(app, store, queue)
+    with started(app):
+        assert sweepers() == []
+
+
+def test_a_task_of_ones_own_cannot_recover_by_itself():
+    with pytest.raises(ConfigurationError, match=r"'texts.own' was not made by sms_task.*a function that queues it"):
+        recover_every(celery_app(), Sweeps(), own_task(celery_app()))
+
+
+@pytest.mark.parametrize(
+    "register", [lambda app: registered(app), lambda app: recover_every(app, Sweeps(), queue_again)]
+)
+def test_what_is_no_celery_app_is_refused(register):
+    with pytest.raises(ConfigurationError, match="app must be a Celery app, got NoneType"):
+        register(None)
 
 
 def test_an_overdue_message_is_queued_again_by_the_worker(store):
@@ -254,7 +294,7 @@ class Store:
             begun.set()
             time.sleep(0.2)
 
-sweeper = Sweeper(Store(), None, every_s=60, grace_s=60)
+sweeper = Sweeper(Store(), print, every_s=60, grace_s=60)
 sweeper.start()
 begun.wait()
 child = os.fork()

@@ -78,6 +78,8 @@ class Sweeper:
     """
 
     def __init__(self, store: CanRecover, queue: Requeue, *, every_s: float, grace_s: float) -> None:
+        _check_store(store)
+        _check_queue(queue)
         _check_positive("every_s", every_s)
         _check_positive("grace_s", grace_s)
         self._store, self._queue = store, queue
@@ -146,7 +148,28 @@ class _ForkGuard:
         self._lock = threading.Lock()
 
 
-def _check_positive(name: str, value: float) -> None:
-    if not 0 < value < float("inf"):
+def _check_store(store: object) -> None:
+    if isinstance(store, type) or not callable(getattr(store, "recover", None)):
+        got = "a class" if isinstance(store, type) else type(store).__name__
+        raise ConfigurationError(f"store must have a method recover(queue, grace_s=...), got {got}. Use an SQLStore.")
+
+
+def _check_queue(queue: Any) -> None:
+    if callable(getattr(queue, "send", None)):
+        return
+    if isinstance(queue, Task):
+        msg = f"The task {queue.name!r} was not made by sms_task. Name a function that queues it instead."
+        raise ConfigurationError(msg)
+    if not callable(queue):
+        msg = (
+            "queue must be what sms_task returned, or a function of the id and the metadata of a message that queues "
+            f"it, got {type(queue).__name__}."
+        )
+        raise ConfigurationError(msg)
+
+
+def _check_positive(name: str, value: Any) -> None:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not 0 < value < float("inf"):
         msg = f"{name} must be more than 0 seconds, got {value!r}. Use 60."
         raise ConfigurationError(msg)

@@ -13,6 +13,7 @@ from celery import Celery, Task, bootsteps
 from smsretry.adapters.celery.delays import handed_out_again
 from smsretry.adapters.celery.hand_over import CanPlan, Sweeper
 from smsretry.dispatcher import Dispatcher
+from smsretry.errors import ConfigurationError
 
 _log: Final = logging.getLogger("smsretry")
 _CHECKED: Final = "_smsretry_checked"
@@ -84,7 +85,13 @@ class WatchStep(bootsteps.StartStopStep):
 
 
 def watch_of(app: Celery) -> Watch:
-    """Return what is kept for the workers of ``app``; the first call sees to it that they look at it."""
+    """Return what is kept for the workers of ``app``; the first call sees to it that they look at it.
+
+    Raise `smsretry.ConfigurationError` for what is no application.
+    """
+    if not isinstance(app, Celery):
+        msg = f"app must be a Celery app, got {type(app).__name__}. Pass the one that your workers run."
+        raise ConfigurationError(msg)
     steps: set[Any] = app.steps["worker"]
     for step in steps:
         if isinstance(step, type) and issubclass(step, WatchStep):

@@ -181,7 +181,7 @@ def recover_every(
     `deliver`. What is ``grace_s`` seconds past its time is queued again; any number of workers may do it side by side,
     and none is sent twice for it. A process that only queues starts no thread.
 
-    Raises `smsretry.ConfigurationError` where a time is not positive.
+    Raises `smsretry.ConfigurationError` where a time is not positive, and for a task that `sms_task` has not made.
     """
     watch_of(app).sweepers.append(Sweeper(store, queue, every_s=every_s, grace_s=grace_s))
 
