@@ -220,6 +220,18 @@ def test_a_permanent_failure_is_raised_with_the_providers_error_as_its_cause():
     assert published(app) == []
 
 
+@pytest.mark.parametrize("is_eager", [False, True])
+def test_a_sender_that_is_not_set_up_is_told_aloud_once_in_each_process(is_eager, caplog):
+    missing = ConfigurationError("TWILIO_ACCOUNT_SID is missing. Set it to what Twilio's console shows.")
+    _, dispatcher = sending([missing, missing])
+    task = own_task(celery_app())
+    for _ in range(2):
+        with running(task, is_eager=is_eager), caplog.at_level(logging.ERROR), pytest.raises(SendFailed):
+            deliver(task, dispatcher, MESSAGE)
+    [line] = caplog.messages
+    assert line.startswith("texts.own: its sender is not set up, so texts fail as sender_config: TWILIO_ACCOUNT_SID is")
+
+
 def test_an_unknown_outcome_that_may_not_be_asked_ends_as_unknown():
     task = own_task(celery_app())
     _, dispatcher = sending([LOST], policy=RetryPolicy(on_unknown=OnUnknown.GIVE_UP))

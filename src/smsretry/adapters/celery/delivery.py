@@ -25,7 +25,7 @@ from smsretry.adapters.celery.envelope import (
     state_in,
     with_deadline,
 )
-from smsretry.adapters.celery.settings import check_once, sending_of
+from smsretry.adapters.celery.settings import check_once, sending_of, tell_not_set_up
 from smsretry.core.failure import Failure
 from smsretry.core.message import Message, Receipt
 from smsretry.core.outcome import Accepted, AttemptState, DeferReason, Deferred, GaveUp, Outcome, RetryAfter
@@ -129,7 +129,7 @@ class _Delivery:
             case Deferred(delay_s, reason, following):
                 raise self._again(_Next(following, _wait_s(delay_s, reason), f"put off ({reason})"), state)
             case GaveUp():
-                raise not_accepted(str(self.message.id), outcome) from outcome.cause
+                raise self._ended(outcome) from outcome.cause
             case _ as unreachable:
                 assert_never(unreachable)
 
@@ -150,9 +150,15 @@ class _Delivery:
                 case RetryAfter() | Deferred():
                     raise self._unknown(outcome.state, "eager mode does not wait for a look-up")
                 case GaveUp():
-                    raise not_accepted(str(self.message.id), outcome) from outcome.cause
+                    raise self._ended(outcome) from outcome.cause
                 case _ as unreachable:
                     assert_never(unreachable)
+
+    def _ended(self, outcome: GaveUp) -> NotAccepted:
+        """Return what says how the message ended; a sender that is not set up is told aloud, for it ends every text."""
+        if isinstance(outcome.cause, ConfigurationError):
+            tell_not_set_up(self.task, outcome.cause)
+        return not_accepted(str(self.message.id), outcome)
 
     def _attempt(self, state: AttemptState) -> Outcome:
         if self.is_journaled:

@@ -17,6 +17,7 @@ from smsretry.errors import ConfigurationError
 
 _log: Final = logging.getLogger("smsretry")
 _CHECKED: Final = "_smsretry_checked"
+_TOLD: Final = "_smsretry_told"
 _NO_RECOVER: Final = (
     "There is a journal and no recover, so a message that a killed worker or the broker loses waits for ever. "
     "Call recover_every(app, store, task) where the task is registered. Where it runs elsewhere (beat, or smsretry "
@@ -118,6 +119,14 @@ def check_once(task: Task[Any, Any], dispatcher: Dispatcher) -> None:
         _warn(_plans_nothing(task, dispatcher))
         _warn(_unless_recovered(task.app, [task]))
     _warn(_problems_of_sending(task, dispatcher))
+
+
+def tell_not_set_up(task: Task[Any, Any], error: ConfigurationError) -> None:
+    """Log, once in a process, that the sender of ``task`` is not set up: Celery is silent on what a task ``throws``."""
+    if vars(task).get(_TOLD) == os.getpid():
+        return
+    vars(task)[_TOLD] = os.getpid()
+    _log.error("%s: its sender is not set up, so texts fail as sender_config: %s", task.name, error)
 
 
 def sending_of(task: Task[Any, Any]) -> Sending | None:
