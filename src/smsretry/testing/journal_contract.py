@@ -385,8 +385,8 @@ def check_a_like_message_that_ended_as_unknown_is_known(make_journal: MakeJourna
     _expect("A look-up is unsure where a like message ended as unknown, and only there", [True, False, False], unsure)
     pass_time(2 * 86_400.0)
     later = claims[0].now + timedelta(days=2)
-    unsure = journal.others(claims[0], since=later).unsure
-    _holds("A like message of days ago is none that is listed", not unsure)
+    days_ago = journal.others(claims[0], since=later)
+    _holds("A like message of days ago is none that is listed", not days_ago.unsure)
 
 
 def check_another_message_is_refused(make_journal: MakeJournal, pass_time: PassTime) -> None:
