@@ -245,7 +245,7 @@ def test_times_that_are_none_are_refused(times):
         (Sweeps(), "texts.send", "queue must be what sms_task returned, or a function of the id and the metadata"),
         (Sweeps(), None, "queue must be what sms_task returned, or a function of the id and the metadata"),
     ],
-    ids=str,
+    ids=["a URL", "a class", "a name", "nothing"],
 )
 def test_what_could_never_recover_is_refused_where_it_is_registered(store, queue, says):
     app = celery_app()
