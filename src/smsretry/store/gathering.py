@@ -61,6 +61,14 @@ class _Written:
     rowcount: int
 
 
+_TABLES: Final = Schema.named("")
+_TIMES: Final = frozenset(
+    column.name
+    for table in _TABLES.metadata.tables.values()
+    for column in table.c
+    if isinstance(column.type, UtcDateTime)
+)
+"""The columns that hold times; no other of the same name holds anything else."""
 _ONE: Final = _Written(1)
 
 
@@ -273,6 +281,14 @@ def _names() -> Any:
     return sa.select(sa.func.json_each(sa.bindparam("names")).table_valued("value").c.value)
 
 
+@functools.cache
+def _times_in(columns: tuple[str, ...]) -> tuple[int, ...]:
+    """Return the places of the columns that hold times, in any of the tables."""
+    return tuple(place for place, name in enumerate(columns) if name in _TIMES)
+
+
 def _add(waiting: _Waiting, row: Mapping[str, Any]) -> None:
-    values = [sqlite_text(value) if isinstance(value, datetime) else value for value in row.values()]
-    waiting.setdefault(tuple(row), []).append(values)
+    columns, values = tuple(row), list(row.values())
+    for place in _times_in(columns):
+        values[place] = sqlite_text(values[place])
+    waiting.setdefault(columns, []).append(values)

@@ -53,7 +53,10 @@ def _in_utc(value: datetime) -> datetime:
 
 def sqlite_text(value: datetime | None) -> str | None:
     """Return ``value`` as SQLAlchemy writes it into SQLite."""
-    return None if value is None else _in_utc(value).replace(tzinfo=None).isoformat(" ", "microseconds")
+    if value is None:
+        return None
+    utc = value if value.tzinfo is UTC else _in_utc(value)
+    return utc.isoformat(" ", "microseconds")[:26]  # without the offset
 
 
 class UtcDateTime(TypeDecorator[datetime]):
