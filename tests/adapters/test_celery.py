@@ -57,6 +57,7 @@ from smsretry import (
 from smsretry.adapters.celery import SMSTask, deliver, sms_task
 from smsretry.core.lookup import CannotTell, Found
 from smsretry.errors import ProviderError
+from smsretry.limits import MemoryLimiter
 from smsretry.testing import FakeClock, RecordingSink, ScriptedSender
 
 AT_ONCE = RetryPolicy(first_delay_s=0.0)
@@ -652,6 +653,23 @@ def test_eager_mode_calls_a_message_unknown_that_has_ended_but_for_a_look_up():
     result = task.apply((MESSAGE.to_dict(),))
     assert isinstance(result.result, SendUnknown)
     assert result.result.attempts == 1
+    assert len(sender.sent) == 1
+
+
+def test_eager_mode_does_not_wait_for_a_turn_under_a_rate_limit_and_calls_nothing_unknown():
+    sender, task = ready(celery_app(), limiter=(limiter := MemoryLimiter(0.1, burst=1.0)))
+    assert task.apply((MESSAGE.to_dict(),)).state == "SUCCESS"
+    result = task.apply((MESSAGE.to_dict(),))
+    assert result.state == "RETRY"
+    assert "limited, eager mode does not wait" in str(result.result)
+    assert len(sender.sent) == 1
+    assert limiter.take_turn("ScriptedSender", 1, datetime.now(UTC)).wait_s > 10.0  # each of them has its place
+
+
+def test_eager_mode_calls_a_message_in_doubt_unknown_that_would_have_to_wait_for_its_turn():
+    policy = RetryPolicy(settle_after_s=0.0)
+    sender, task = ready(celery_app(), [LOST], policy=policy, limiter=MemoryLimiter(0.1, burst=1.0))
+    assert isinstance(task.apply((MESSAGE.to_dict(),)).result, SendUnknown)
     assert len(sender.sent) == 1
 
 

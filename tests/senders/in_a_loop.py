@@ -19,6 +19,9 @@ class Sender(Protocol):
     classify: Callable[[Exception], Failure]
 
     @property
+    def rate_key(self) -> str | None: ...
+
+    @property
     def account_key(self) -> str: ...
 
     def send(self, message: Message, /) -> Receipt: ...
@@ -38,6 +41,10 @@ class InALoop:
 
     def __repr__(self) -> str:
         return repr(self.sender)
+
+    @property
+    def rate_key(self) -> str | None:
+        return self.sender.rate_key
 
     @property
     def account_key(self) -> str:

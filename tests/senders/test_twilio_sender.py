@@ -298,6 +298,13 @@ def test_credentials_in_the_environment_that_no_header_can_carry_are_told_at_the
         new_sender.from_env({**ENV, "TWILIO_AUTH_TOKEN": "tök€n"}).send(MESSAGE)
 
 
+def test_a_rate_limiter_counts_by_the_default_sender(new_sender: NewSender) -> None:
+    service = "MG" + "7" * 32
+    assert new_sender.from_env({**ENV, "TWILIO_FROM_NUMBER": "+15005550006"}).rate_key == "+15005550006"
+    assert new_sender.from_env(ENV, messaging_service_sid=service).rate_key == service
+    assert new_sender("AC" + "7" * 32, "token").rate_key is None
+
+
 def test_an_account_may_be_named_beside_the_environment(new_sender: NewSender) -> None:
     sender = new_sender.from_env(ENV, account_sid="AC" + "7" * 32)
     assert sender.account_key == "twilio:AC" + "7" * 32

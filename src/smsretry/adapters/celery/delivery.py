@@ -144,8 +144,8 @@ class _Delivery:
                     state = outcome.state
                 case RetryAfter() | Deferred() if self.is_journaled:
                     raise _Next(outcome.state, outcome.delay_s, "eager mode does not wait, the journal has it").retry(0)
-                case Deferred(reason=DeferReason.LIMITED | DeferReason.LIMITER_AWAY):
-                    why = f"{outcome.reason}, eager mode does not wait and nothing was sent"
+                case Deferred(_, DeferReason.LIMITED | DeferReason.LIMITER_AWAY, AttemptState(doubt_since=None)):
+                    why = f"{outcome.reason}, eager mode does not wait, and it was not taken"
                     raise _Next(outcome.state, outcome.delay_s, why).retry(0)
                 case RetryAfter() | Deferred():
                     raise self._unknown(outcome.state, "eager mode does not wait for a look-up")
