@@ -207,7 +207,7 @@ def complaint_about_targets(targets: list[str]) -> str:
 
 def complaint_about_extras(arguments: list[str]) -> str:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    asked = re.findall(r"smsretry\[([^\]]+)\]", " ".join(arguments))
+    asked = re.findall(r"(?:smsretry|\.)\[([^\]]+)\]", " ".join(arguments))
     unknown = {extra for extras in asked for extra in extras.split(",")} - set(project["optional-dependencies"])
     return f"pyproject.toml has no extra {sorted(unknown)}" if unknown else ""
 
@@ -279,6 +279,7 @@ def test_output_is_compared_line_by_line_and_dots_stand_for_any_lines() -> None:
 def test_a_target_or_an_extra_that_does_not_exist_is_caught(tmp_path: Path) -> None:
     assert "no-such-target" in complaint_about("make no-such-target", [], tmp_path)
     assert "no-such-extra" in complaint_about("pip install 'smsretry[celery,no-such-extra]'", [], tmp_path)
+    assert "no-such-extra" in complaint_about("pip install '.[celery,no-such-extra]'", [], tmp_path)
     assert complaint_about("make test", [], tmp_path) == ""
     assert complaint_about("pip install 'smsretry[all]'", [], tmp_path) == ""
 
