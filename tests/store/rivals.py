@@ -6,6 +6,7 @@ since importing SQLAlchemy takes longer than the work.
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import sys
@@ -72,6 +73,7 @@ SCENARIOS = {"same": same_messages, "begins": many_begins}
 
 if __name__ == "__main__":
     scenario, url, prefix, folder = sys.argv[1:]
+    logging.basicConfig(level=logging.ERROR)  # a database for tests need not wait for the disk
     with SQLStore(url, table_prefix=prefix) as store:
         for child in [in_child(work) for work in SCENARIOS[scenario](store, Path(folder))]:
             wait_for(child)

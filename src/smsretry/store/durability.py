@@ -7,7 +7,10 @@ from typing import Final
 
 import sqlalchemy as sa
 
-_SWITCHES: Final = ("synchronous_commit", "fsync")
+_SWITCHES: Final = {
+    "synchronous_commit": "Set synchronous_commit to on for the user of the journal.",
+    "fsync": "Set fsync to on in postgresql.conf.",
+}
 _WAITS: Final = 2
 """SQLite's ``synchronous``: 2 is FULL, 3 is EXTRA; 0 is OFF and 1 is NORMAL."""
 
@@ -35,4 +38,4 @@ def _found_in_sqlite(connection: sa.Connection) -> tuple[str, str]:
 
 def _found_in_postgresql(connection: sa.Connection) -> tuple[str, str]:
     off = [name for name in _SWITCHES if connection.exec_driver_sql(f"SHOW {name}").scalar_one() == "off"]
-    return ", ".join(f"{name}=off" for name in off), f"Set {' and '.join(off)} to on, for the user of the journal."
+    return ", ".join(f"{name}=off" for name in off), " ".join(_SWITCHES[name] for name in off)
