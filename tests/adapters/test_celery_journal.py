@@ -158,12 +158,12 @@ def test_inside_a_task_a_message_without_an_id_is_refused_for_a_repeat_would_dou
 
 
 def in_a_parent_that_runs_twice(app, call):
-    @app.task(shared=False, name=f"parents.{id(call)}")
     def queue_all():
         call()
 
+    parent = app.task(queue_all, shared=False, name=f"parents.{id(call)}")
     for _ in range(2):
-        queue_all.delay().get()
+        parent.delay().get()
 
 
 @pytest.mark.parametrize("where", ["store", "memory"])
