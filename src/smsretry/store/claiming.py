@@ -88,7 +88,7 @@ class Claims:
             message=message,
             prints=prints,
             asked=asked,
-            account=_account_key(account),
+            account=account_key(account),
             most_deferred_s=most_deferred_s,
             rerun=rerun,
         )
@@ -163,12 +163,12 @@ class Claims:
         """Note that the provider refuses ``account``."""
         now = self._writer.now(connection)
         values = {"failure": json.dumps(failure.to_dict()), "next_probe": now + _PROBE_EVERY}
-        insert = self._database.insert(self._holds).values(account=_account_key(account), since=now, **values)
+        insert = self._database.insert(self._holds).values(account=account_key(account), since=now, **values)
         connection.execute(insert.on_conflict_do_update(index_elements=["account"], set_=values))
 
     def reopen(self, connection: sa.Connection, account: str) -> None:
         """Note that the provider serves ``account`` again."""
-        connection.execute(sa.delete(self._holds).where(self._holds.c.account == _account_key(account)))
+        connection.execute(sa.delete(self._holds).where(self._holds.c.account == account_key(account)))
 
     def plan(
         self,
@@ -463,7 +463,7 @@ def _with_hold(schema: Schema, looked: Any, rows: Any) -> sa.Select[Any]:
     return with_hold
 
 
-def _account_key(account: str) -> str:
+def account_key(account: str) -> str:
     """Return what names ``account`` in its column: a hash of it where it does not fit."""
     fits = len(account) <= LONGEST_ID and account.isprintable()
     return account if fits else hashlib.sha256(account.encode("utf-8", "surrogatepass")).hexdigest()

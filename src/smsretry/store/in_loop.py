@@ -25,7 +25,7 @@ from smsretry.core.fingerprint import Fingerprints
 from smsretry.core.message import Message
 from smsretry.core.outcome import AttemptState, Outcome
 from smsretry.errors import InvalidMessage
-from smsretry.store.claiming import Claims
+from smsretry.store.claiming import Claims, account_key
 from smsretry.store.database import Database
 from smsretry.store.gathering import Gathered, Needs, Statements
 from smsretry.store.moves import fact_of
@@ -81,7 +81,7 @@ class _Begin:
 
     def needs(self, secret: bytes) -> Needs:
         self.prints = Fingerprints.of(self.message, secret)
-        return Needs(message_id=str(self.message.id), text=self.prints.text, account=self.account)
+        return Needs(message_id=str(self.message.id), text=self.prints.text, account=account_key(self.account))
 
     def run(self, connection: Any) -> Begun:
         return self.claims.begin(
