@@ -126,6 +126,7 @@ def of_the_limiter() -> Iterator[Row]:
 def of_one_attempt() -> Iterator[Row]:
     stamina.set_testing(testing=True, attempts=4)  # its own switch for "do not wait"
     shares: list[tuple[float, float, float]] = []
+    plain_us = float("nan")
     for case, contenders in overhead.cases():
         times = {name: statistics.median(found) for name, found in overhead.measured(contenders, 200).items()}
         own, theirs = (times[name] - times["bare calls"] for name in ("smsretry", "tenacity"))

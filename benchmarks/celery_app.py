@@ -38,5 +38,5 @@ client.api.base_url = provider.url
     ignore_result=True,
 )
 def send_bare(message: dict[str, Any]) -> str:
-    sid: str = client.messages.create(to=message["to"], from_=FROM_NUMBER, body=message["body"]).sid
-    return sid
+    created: Any = client.messages.create(to=message["to"], from_=FROM_NUMBER, body=message["body"])
+    return str(created.sid)

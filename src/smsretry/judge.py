@@ -94,6 +94,7 @@ class Judge:
         if state.ending is not None:
             return self.policy.look_again(state, now=now)
         cut = Failure.of(FailureKind.LOST_ANSWER, detail=type(error).__name__)
+        state = state if state.slot is None else state.with_slot(None)  # the turn may have been taken
         decided = self.policy.decide(cut, state, now=now, send_before=message.send_before, began=began)
         return replace(decided, cause=error) if isinstance(decided, GaveUp) else decided
 
