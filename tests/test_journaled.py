@@ -274,6 +274,20 @@ def test_another_text_under_a_used_id_is_refused_and_a_rerun_sends_the_first_one
     assert [one.body for one in desk.sender.sent] == [MESSAGE.body] * 2
 
 
+def test_another_text_under_the_id_of_a_message_that_has_ended_is_not_sent_and_that_is_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    desk = Desk()
+    first = desk.attempt()
+    with caplog.at_level(logging.WARNING, "smsretry"):
+        assert desk.dispatcher.attempt(MESSAGE, rerun=True) == first
+        assert caplog.messages == []
+        assert desk.dispatcher.attempt(replace(MESSAGE, body="Your order has left."), rerun=True) == first
+    [told] = caplog.messages
+    assert told.startswith(f"{MESSAGE.id} has ended, with another text")
+    assert [one.body for one in desk.sender.sent] == [MESSAGE.body]
+
+
 # Before the bytes leave ------------------------------------------------------------------------------------------
 
 

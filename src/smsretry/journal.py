@@ -14,7 +14,7 @@ from smsretry.core import claims
 from smsretry.core.claims import PROBE_EVERY_S, Asked, Begun, Busy, Claim, Ended, Entry, Granted, OnHold, Others
 from smsretry.core.events import Event
 from smsretry.core.failure import Failure
-from smsretry.core.fingerprint import Fingerprints, check_like
+from smsretry.core.fingerprint import ENDED_WITH_ANOTHER_TEXT, Fingerprints, check_like
 from smsretry.core.message import Message
 from smsretry.core.outcome import Accepted, AttemptState, GaveUp, GiveUpReason, Outcome
 from smsretry.ports import Clock
@@ -81,7 +81,7 @@ class MemoryJournal:
         with self._lock:
             now = self._clock()
             kept = self._kept.setdefault(str(message.id), _Kept(message))
-            self._check_same(kept.message, message, rerun=rerun)
+            self._check_same(kept, message, rerun=rerun)
             may_wait = kept.entry.may_wait and not claims.is_late(kept.message, now)
             if may_wait and (busy := self._like(kept.message, now)) is not None:
                 return busy
@@ -164,9 +164,14 @@ class MemoryJournal:
             self._kept[message_id] = replace(kept, entry=entry)
             return True
 
-    def _check_same(self, first: Message, message: Message, *, rerun: bool) -> None:
-        if first.to != message.to or (_text_of(first) != _text_of(message) and not rerun):
+    def _check_same(self, kept: _Kept, message: Message, *, rerun: bool) -> None:
+        first = kept.message
+        if _text_of(first) == _text_of(message):
+            return
+        if not rerun or first.to != message.to:
             check_like(message, *(Fingerprints.of(one, self._secret) for one in (message, first)))
+        if kept.entry.end is not None:
+            _log.warning(ENDED_WITH_ANOTHER_TEXT, message.id)
 
     def _like(self, message: Message, now: datetime) -> Busy | None:
         """Say how long to wait for another open message with the same recipient and text."""

@@ -290,6 +290,18 @@ def test_a_body_that_renders_another_text_the_next_time_sends_the_first(store):
     assert [message.body for message in sender.sent] == [TEXT, TEXT]
 
 
+def test_a_body_that_uses_an_id_again_for_another_text_is_told_that_it_was_not_sent(store, caplog):
+    task = own_task(celery_app())
+    sender, dispatcher = journaled(store)
+    told = []
+    for run, message in enumerate((MESSAGE, MESSAGE, OTHER_TEXT)):
+        with running(task, id=f"task-{run}"), caplog.at_level(logging.WARNING, "smsretry"):
+            deliver(task, dispatcher, message)
+        told.append(sum(f"{MESSAGE.id} has ended, with another text" in line for line in caplog.messages))
+    assert told == [0, 0, 1]
+    assert [message.body for message in sender.sent] == [TEXT]
+
+
 def test_a_ready_task_refuses_another_text_and_leaves_the_first_as_it_is(store):
     app = celery_app()
     sender, task = ready(app, store, [BUSY])

@@ -11,6 +11,11 @@ from typing import Final
 from smsretry.core.message import Message
 from smsretry.errors import InvalidMessage
 
+ENDED_WITH_ANOTHER_TEXT: Final = (
+    "%s has ended, with another text than comes under its id now, so nothing is sent. "
+    "Use an id of its own for each message."
+)
+"""What a journal logs of a re-run, whose text may be rendered anew, of a message that has ended."""
 _SHOWN: Final = 12
 """Hex digits of a fingerprint that an error shows."""
 

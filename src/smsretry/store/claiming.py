@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +24,7 @@ from smsretry.core import claims
 from smsretry.core.claims import PROBE_EVERY_S, Asked, Begun, Busy, Claim, Ended, Entry, Granted, OnHold, Others
 from smsretry.core.events import Event
 from smsretry.core.failure import Failure, FailureKind
-from smsretry.core.fingerprint import Fingerprints, check_like
+from smsretry.core.fingerprint import ENDED_WITH_ANOTHER_TEXT, Fingerprints, check_like
 from smsretry.core.message import LONGEST_ID, Message
 from smsretry.core.outcome import Accepted, GaveUp, GiveUpReason, Outcome
 from smsretry.store.database import Database
@@ -34,6 +35,7 @@ from smsretry.store.writing import Writer
 
 _PENDING: Final = MessageState.PENDING
 _PROBE_EVERY: Final = timedelta(seconds=PROBE_EVERY_S)
+_log: Final = logging.getLogger("smsretry.store")
 _COUNT_ROWS: Final = {"preserve_rowcount": True}
 _LISTED_BEFORE: Final = timedelta(hours=1)
 """How long before a doubt began a provider's id may have been noted that its listing still shows."""
@@ -361,6 +363,8 @@ class Claims:
             return message
         kept, _ = read_body(row.body)
         if rerun and row.recipient == prints.recipient and (kept is not None or not is_open(row)):
+            if not is_open(row):
+                _log.warning(ENDED_WITH_ANOTHER_TEXT, message.id)
             return kept or message
         check_like(message, prints, Fingerprints(row.recipient, row.fingerprint))
         return message
