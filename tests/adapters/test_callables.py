@@ -6,6 +6,7 @@ import asyncio
 import functools
 import inspect
 import json
+import logging
 import pickle
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import Future
@@ -23,6 +24,7 @@ from tests.strategies import policies
 
 from smsretry import (
     AsyncDispatcher,
+    AttemptState,
     ConfigurationError,
     Dispatcher,
     Failure,
@@ -85,6 +87,29 @@ def test_with_a_journal_a_message_needs_an_id_of_its_own_for_the_call_may_be_mad
     with pytest.raises(InvalidMessage, match="needs an id"):
         asyncio.run(send_with_retry_async(dispatcher, replace(MESSAGE, id=None)))
     assert sender.sent == []
+
+
+def test_arguments_in_each_others_place_are_told_and_nothing_is_sent() -> None:
+    sender = ScriptedSender()
+    dispatcher: Any = Dispatcher(sender)
+    with pytest.raises(ConfigurationError, match="first argument must be a Dispatcher, got Message"):
+        send_with_retry(MESSAGE, dispatcher)  # type: ignore[arg-type]  # the mistake
+    with pytest.raises(ConfigurationError, match="first argument must be an AsyncDispatcher, got Dispatcher"):
+        asyncio.run(send_with_retry_async(dispatcher, MESSAGE))
+    with pytest.raises(InvalidMessage, match=r"second argument must be a smsretry\.Message, got str"):
+        send_with_retry(dispatcher, "Hello.")  # type: ignore[arg-type]  # the mistake
+    assert sender.sent == []
+
+
+def test_a_wait_for_another_worker_is_told_for_no_sink_hears_of_it(caplog: pytest.LogCaptureFixture) -> None:
+    clock = FakeClock()
+    journal = MemoryJournal(clock)  # a worker that is killed now began it
+    journal.begin(MESSAGE, hint=AttemptState(), nonce="n", lease_s=60.0, account="a", most_deferred_s=60.0)
+    found = [Found(Receipt("scripted", "SM1", clock.now()))]
+    dispatcher = Dispatcher(ScriptedSender(finds=found, clock=clock), journal=journal, clock=clock)
+    with caplog.at_level(logging.WARNING, "smsretry"):
+        send_with_retry(dispatcher, MESSAGE, sleep=clock.sleep)
+    assert [line for line in caplog.messages if "waits for 60 s: another worker has it" in line]
 
 
 def test_giving_up_keeps_the_exception_of_the_sender_as_its_cause() -> None:
@@ -276,6 +301,53 @@ class Gateway:
     @retrying()
     def of_nobody(to: str) -> str:
         return to
+
+
+class _SendsOnce:
+    """Be functions whose calls are counted; each needs a number and a text."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def plain(self, number: str, text: str) -> None:
+        self.calls += 1
+        len(number, text)  # type: ignore[call-arg]  # a fault of its own, after the text may have left
+
+    async def awaited(self, number: str, text: str) -> None:
+        self.plain(number, text)
+
+
+def test_arguments_that_do_not_fit_are_told_as_of_any_function_and_nothing_was_sent() -> None:
+    sends, sink = _SendsOnce(), RecordingSink()
+    plain: Any = retrying(sink=sink)(sends.plain)
+    awaited: Any = retrying()(sends.awaited)
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'text'"):
+        plain("+14155550101")
+    with pytest.raises(TypeError, match="unexpected keyword argument 'body'"):
+        asyncio.run(awaited("+14155550101", body="Hello."))
+    assert sends.calls == 0
+    assert [event.type for event in sink.events] == ["failed"]
+
+
+def test_a_type_error_of_the_function_itself_may_have_come_after_the_send() -> None:
+    sends = _SendsOnce()
+    with pytest.raises(SendUnknown):
+        retrying()(sends.plain)("+14155550101", "Hello.")
+    with pytest.raises(SendUnknown):
+        asyncio.run(retrying()(sends.awaited)("+14155550101", "Hello."))
+    assert sends.calls == 2
+
+
+def test_a_type_error_of_what_has_no_signature_may_have_come_after_the_send() -> None:
+    builtin: Any = vars
+    with pytest.raises(SendUnknown):
+        retrying()(builtin)(1, 2)
+
+
+@pytest.mark.parametrize("parts", [{"judge": 5}, {"sleep": 5}])
+def test_a_judge_or_a_sleep_that_is_no_function_is_refused(parts: Any) -> None:
+    with pytest.raises(ConfigurationError, match="must be a function, got int"):
+        retrying(**parts)
 
 
 def test_methods_are_wrapped_like_functions() -> None:

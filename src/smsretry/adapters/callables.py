@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Mapping
@@ -18,16 +19,22 @@ from typing import Any, Final, Never, ParamSpec, TypeVar, assert_never, cast
 from smsretry.core.classify import classify_error
 from smsretry.core.failure import Failure, FailureKind
 from smsretry.core.message import Message, Receipt
-from smsretry.core.outcome import Accepted, AttemptState, Deferred, GaveUp, Outcome, RetryAfter
+from smsretry.core.outcome import Accepted, AttemptState, DeferReason, Deferred, GaveUp, Outcome, RetryAfter
 from smsretry.core.policy import RetryPolicy
 from smsretry.dispatcher import AsyncDispatcher, Dispatcher, new_id
-from smsretry.errors import ConfigurationError, ProviderError, not_accepted
+from smsretry.errors import ConfigurationError, InvalidMessage, ProviderError, SendFailed, not_accepted
 from smsretry.ports import AnalyticsSink, AsyncAnalyticsSink, Classifier
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 _NEW: Final = AttemptState()
+_log: Final = logging.getLogger("smsretry")
+_UNHEARD: Final = {
+    DeferReason.BUSY: "another worker has it, or had it when it was killed, or has one with the same number and text",
+    DeferReason.NOT_DUE: "the journal has it planned for later",
+}
+"""Why a message waits that its journal let nobody begin."""
 _NOT_SENDING: Final = (inspect.isasyncgenfunction, inspect.isgeneratorfunction)
 
 
@@ -43,11 +50,13 @@ def send_with_retry(
     It may sleep for long: 14 seconds in all by default, but 10.6 hours where the sender's queue at the provider is full
     (Twilio's 21611). Give the message a ``send_before``, or the policy a limit for `FailureKind.QUEUE_FULL`.
     """
+    _check_parts(dispatcher, message, Dispatcher)
     message, state = _named(message, dispatcher), _NEW
     while True:
         following = _following(message, dispatcher.attempt(message, state))
         if isinstance(following, Receipt):
             return following
+        _tell_unheard(message, following)
         state = following.state
         sleep(following.delay_s)
 
@@ -56,13 +65,25 @@ async def send_with_retry_async(
     dispatcher: AsyncDispatcher, message: Message, *, sleep: Callable[[float], Awaitable[object]] | None = None
 ) -> Receipt:
     """Send ``message`` as `send_with_retry` does, in a running loop; ``sleep`` is ``asyncio.sleep`` by default."""
+    _check_parts(dispatcher, message, AsyncDispatcher)
     message, state, sleep = _named(message, dispatcher), _NEW, sleep or _loop_sleep()
     while True:
         following = _following(message, await dispatcher.attempt(message, state))
         if isinstance(following, Receipt):
             return following
+        _tell_unheard(message, following)
         state = following.state
         await sleep(following.delay_s)
+
+
+def _check_parts(dispatcher: object, message: object, kind: type[Dispatcher | AsyncDispatcher]) -> None:
+    """Raise before anything is sent where the two are not what they must be, or stand in each other's place."""
+    if not isinstance(dispatcher, kind):
+        what = "a Dispatcher" if kind is Dispatcher else "an AsyncDispatcher"
+        got = type(dispatcher).__name__
+        raise ConfigurationError(f"The first argument must be {what}, got {got}. Pass it, and then the message.")
+    if not isinstance(message, (Message, _Call)):
+        raise InvalidMessage(f"The second argument must be a smsretry.Message, got {type(message).__name__}.")
 
 
 def _named(message: Message, dispatcher: Dispatcher | AsyncDispatcher) -> Message:
@@ -84,6 +105,12 @@ def _following(message: Message, outcome: Outcome) -> Receipt | RetryAfter | Def
             raise not_accepted(str(message.id), outcome) from outcome.cause
         case _ as unreachable:
             assert_never(unreachable)
+
+
+def _tell_unheard(message: Message, following: RetryAfter | Deferred) -> None:
+    """Log a wait of which no sink hears, since it was no attempt: a caller that sleeps for a minute looks hung."""
+    if isinstance(following, Deferred) and (why := _UNHEARD.get(following.reason)) is not None:
+        _log.warning("%s waits for %.3g s: %s.", message.id, following.delay_s, why)
 
 
 def _loop_sleep() -> Callable[[float], Awaitable[object]]:
@@ -109,11 +136,13 @@ def retrying(
     it raises, the text may have been sent. ``sleep`` is ``time.sleep``, or ``asyncio.sleep`` for a coroutine function.
 
     The wrapped function raises `smsretry.NotAccepted` where the text has ended, with its own exception as its
-    ``__cause__``. Calls share nothing, so it may be called from many threads. Raises `smsretry.ConfigurationError`
+    ``__cause__``; a call whose arguments do not fit it raises the TypeError of any function, and nothing was sent.
+    Calls share nothing, so it may be called from many threads. Raises `smsretry.ConfigurationError`
     where what is wrapped is no function that sends, and where the parentheses are missing: write ``@retrying()``.
     """
     if bare:
         raise ConfigurationError("retrying was given a function without parentheses. Write @retrying() above it.")
+    _check_functions(judge=judge, sleep=sleep)
     parts: dict[str, Any] = {"policy": policy, "classify": classify, "sink": sink, "draw": draw}
     AsyncDispatcher(_AsyncCallable(judge), **parts)  # which refuses what neither could use
 
@@ -132,7 +161,11 @@ def _wrapped(function: Callable[P, R], dispatcher: Dispatcher, sleep: Callable[[
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
         call = _Call(functools.partial(function, *args, **kwargs))
-        send_with_retry(dispatcher, cast("Message", call), sleep=sleep)
+        try:
+            send_with_retry(dispatcher, cast("Message", call), sleep=sleep)
+        except SendFailed as ended:
+            _raise_misfit(ended)
+            raise
         return cast("R", call.result)
 
     return wrapper
@@ -144,10 +177,21 @@ def _wrapped_async(
     @functools.wraps(function)
     async def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
         call = _Call(functools.partial(function, *args, **kwargs))
-        await send_with_retry_async(dispatcher, cast("Message", call), sleep=sleep)
+        try:
+            await send_with_retry_async(dispatcher, cast("Message", call), sleep=sleep)
+        except SendFailed as ended:
+            _raise_misfit(ended)
+            raise
         return cast("R", call.result)
 
     return wrapper
+
+
+def _check_functions(**parts: object) -> None:
+    for name, part in parts.items():
+        if part is not None and not callable(part):
+            got = type(part).__name__
+            raise ConfigurationError(f"{name} must be a function, got {got}. Leave it out for the default.")
 
 
 def _check_plain(function: object) -> None:
@@ -198,13 +242,49 @@ class _Judging:
 class _Callable(_Judging):
     def send(self, message: Message, /) -> Receipt:
         call = cast("_Call", message)
-        return self._receipt(call, call.run())
+        try:
+            result = call.run()
+        except TypeError as error:
+            _refuse_misfit(call, error)
+            raise
+        return self._receipt(call, result)
 
 
 class _AsyncCallable(_Judging):
     async def send(self, message: Message, /) -> Receipt:
         call = cast("_Call", message)
-        return self._receipt(call, await call.run())
+        try:
+            result = call.run()
+        except TypeError as error:
+            _refuse_misfit(call, error)
+            raise
+        return self._receipt(call, await result)
+
+
+class _Misfit(ProviderError):
+    """Say that the arguments of a call do not fit the wrapped function, so that nothing of it ran; its cause is why."""
+
+
+def _refuse_misfit(call: _Call, error: TypeError) -> None:
+    """Raise `_Misfit` where ``error`` comes of the call itself and not of what the function did."""
+    traceback = error.__traceback__
+    if traceback is None or traceback.tb_next is not None:
+        return
+    run = cast("functools.partial[object]", call.run)
+    try:
+        signature = inspect.signature(run.func)
+    except (TypeError, ValueError):  # a builtin without one: it may have run
+        return
+    try:
+        signature.bind(*run.args, **run.keywords)
+    except TypeError:
+        raise _Misfit(Failure.of(FailureKind.CONTENT, detail="the arguments do not fit the function")) from error
+
+
+def _raise_misfit(ended: SendFailed) -> None:
+    """Raise the TypeError of a call whose arguments did not fit, as it is."""
+    if isinstance(ended.__cause__, _Misfit) and ended.__cause__.__cause__ is not None:
+        raise ended.__cause__.__cause__ from None
 
 
 def _check_done(result: object) -> None:
