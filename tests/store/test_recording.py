@@ -126,13 +126,6 @@ def test_a_message_stays_in_the_campaign_that_it_began_in(store: SQLStore) -> No
     assert store.campaign_summary("summer").planned == 0
 
 
-def test_a_result_without_a_provider_id_is_kept_and_doubles_nothing(store: SQLStore) -> None:
-    plain = accepted("m")
-    nameless = replace(plain, receipt=replace(plain.receipt, provider_id=""))
-    assert figures(record(store, nameless, accepted("m", 2))) == {"sent": 1}
-    assert store.history("m")[0].provider_id is None
-
-
 def test_the_longest_ids_fit(store: SQLStore) -> None:
     longest = "i" * 255
     record(store, accepted(longest, 999_999, sid="s" * 255), accepted(longest, 999_999, sid="t" * 255))
