@@ -151,6 +151,7 @@ def undoubted_states(draw: st.DrawFn) -> AttemptState:
         provider_id=draw(st.none() | names),
         deferred_since=draw(st.none() | utc_moments),
         message_id=draw(st.none() | names),
+        slot=draw(st.none() | names),
     )
 
 
@@ -167,6 +168,7 @@ def doubtful_states(draw: st.DrawFn) -> AttemptState:
         deferred_since=draw(st.none() | utc_moments),
         ending=draw(st.none() | ended()),
         message_id=draw(st.none() | names),
+        slot=draw(st.none() | names),
     )
 
 

@@ -51,9 +51,14 @@ def test_replacing_one_field_of_a_state_keeps_every_other(state: AttemptState, r
 
 
 @given(states())
-def test_a_scheduled_retry_changes_the_count_and_the_time_only(state: AttemptState) -> None:
+def test_a_scheduled_retry_changes_the_count_and_the_time_and_uses_the_slot_up(state: AttemptState) -> None:
     later = replace(state, retries=min(state.retries, MOST_COUNTED - 1))
-    assert later.with_retry(NOW) == replace(later, retries=later.retries + 1, due=NOW)
+    assert later.with_retry(NOW) == replace(later, retries=later.retries + 1, due=NOW, slot=None)
+
+
+@given(states(), st.none() | st.just("a place"))
+def test_a_slot_changes_nothing_else(state: AttemptState, slot: str | None) -> None:
+    assert state.with_slot(slot) == replace(state, slot=slot)
 
 
 @given(states(), st.integers(1, 1000))
