@@ -25,6 +25,7 @@ def test_the_demo_sends_a_campaign_through_a_worker_and_loses_and_doubles_nothin
     shown = run("demo", "--messages", "50", "--seed", "1", "--folder", str(folder), timeout_s=100).stdout
     assert re.search(r"texts doubled\W+0 ", shown)
     assert re.search(r"texts lost\W+0 ", shown)
+    assert "nothing answers for 3 s" in shown
     with SQLStore(sa.URL.create("sqlite", database=str(folder / "sms.db"))) as store:
         summary = store.campaign_summary("demo")
     assert summary.planned == 50

@@ -14,6 +14,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -56,6 +57,8 @@ PUBLISHED_OVER_S: Final = 8.0
 """From the first text on, until the whole campaign is in the queue: the outage shall meet a part of it."""
 OUTAGE_S: Final = 3.0
 """How long nothing answers, after the first quarter of the campaign."""
+STRETCHED_S: Final = 2 * OUTAGE_S
+"""From its begin on: what has piled up meanwhile is worked off by then."""
 NO_PROGRESS_S: Final = 90.0
 
 
@@ -82,16 +85,21 @@ def run_demo(console: Console, *, messages: int, seed: int, folder: Path | None 
         campaign = _campaign(messages, twilio)
         console.print(f"[bold]{messages} texts[/] → Celery worker → Twilio client → simulator at {twilio.url}")
         console.print(f"Faults by seed {seed}: " + ", ".join(f"{name} {rate:.0%}" for name, rate in RATES.items()))
+        console.print(
+            f"After a quarter of the texts nothing answers for {OUTAGE_S:g} s: attempts then fail as temporary, "
+            "and are no POSTs."
+        )
         with _worker(place):
             began = time.monotonic()
             _publish(campaign[0])
             twilio.wait_for(lambda: twilio.posts > 0, timeout_s=NO_PROGRESS_S)
             with _publishing(campaign[1:]):
                 twilio.wait_for(lambda: twilio.posts > messages // 4, timeout_s=NO_PROGRESS_S)
+                down_at = datetime.now(UTC)
                 twilio.outage(OUTAGE_S)
                 _watch(console, store, twilio, messages)
             seconds = time.monotonic() - began
-        counted = _counted(campaign, twilio, store)
+        counted = _counted(campaign, twilio, store, down_at)
         _print_result(console, store, counted, seconds)
         if folder is not None:
             console.print(Text(f"Kept in {folder}. Look closer:"))
@@ -222,7 +230,7 @@ def _watch(console: Console, store: SQLStore, twilio: TwilioSimulator, messages:
                 raise RuntimeError(msg)
 
 
-def _counted(campaign: list[Message], twilio: TwilioSimulator, store: SQLStore) -> Counted:
+def _counted(campaign: list[Message], twilio: TwilioSimulator, store: SQLStore, down_at: datetime) -> Counted:
     """Count at the simulator: texts per message, and the seconds between the POSTs of a message."""
     texts = Counter(text.to for text in twilio.texts)
     known = {message.to: store.message(str(message.id)) for message in campaign}
@@ -235,27 +243,30 @@ def _counted(campaign: list[Message], twilio: TwilioSimulator, store: SQLStore) 
             state is MessageState.PENDING or (state is MessageState.ACCEPTED and not count) for state, count in states
         ),
         misjudged=sum(state is MessageState.FAILED and count > 0 for state, count in states),
-        waits_s=_waits(twilio, {to: record.attempts for to, record in known.items() if record is not None}),
+        waits_s=_waits(twilio, {to: record.attempts for to, record in known.items() if record is not None}, down_at),
     )
 
 
-def _waits(twilio: TwilioSimulator, attempts: Mapping[str, int]) -> dict[int, list[float]]:
+def _waits(twilio: TwilioSimulator, attempts: Mapping[str, int], down_at: datetime) -> dict[int, list[float]]:
     """Return the seconds before retry 1, 2, 3, of the messages whose every attempt came here and was plainly refused.
 
-    An attempt during the outage never came, and an answer that was lost is looked up until it is settled.
+    An attempt during the outage never came, and an answer that was lost is looked up until it is settled. A wait that
+    the outage, which began ``down_at``, has stretched is left out too.
     """
-    times: dict[str, list[float]] = defaultdict(list)
+    calm_at = down_at + timedelta(seconds=STRETCHED_S)
+    times: dict[str, list[datetime]] = defaultdict(list)
     doubtful: set[str] = set()
     for request in twilio.requests:
         for to in request.form.get("To", ()):  # one that the outage cut off has none
-            times[to].append(request.at_s)
+            times[to].append(request.at)
             if request.fault is not None and not isinstance(request.fault, RateLimited | Refused):
                 doubtful.add(to)
     waits: dict[int, list[float]] = defaultdict(list)
     for to, at in times.items():
         if to not in doubtful and len(at) == attempts.get(to):
             for retry, (before, after) in enumerate(pairwise(at), start=1):
-                waits[retry].append(after - before)
+                if after < down_at or before > calm_at:
+                    waits[retry].append((after - before).total_seconds())
     return waits
 
 
