@@ -215,7 +215,7 @@ def test_what_is_missing_in_the_environment_is_told_by_its_name_at_the_first_use
 def test_half_an_api_key_is_none(have: str, new_sender: NewSender) -> None:
     missing = {"TWILIO_API_KEY": "TWILIO_API_SECRET", "TWILIO_API_SECRET": "TWILIO_API_KEY"}[have]
     with pytest.raises(ConfigurationError, match=f"{missing} is missing"):
-        new_sender.from_env({**ENV, have: "x"}).send(MESSAGE)
+        new_sender.from_env({**ENV, have: "SK1"}).send(MESSAGE)
 
 
 def test_a_blank_variable_is_missing(new_sender: NewSender) -> None:
@@ -242,6 +242,38 @@ def test_a_default_sender_that_is_no_text_is_refused_at_once(name: str, new_send
         new_sender(ACCOUNT_SID, AUTH_TOKEN, **options)
     with pytest.raises(ConfigurationError, match=f"{name} must be a str, got int"):
         new_sender.from_env(ENV, **options)
+
+
+@pytest.mark.parametrize(
+    "number", ["5005550006", "123456789", "+1 500 555 0006", "+05005550006", "+", "+1234567890123456", "00493012345678"]
+)
+def test_a_default_number_that_can_be_none_is_refused_at_once_and_not_shown(number: str, new_sender: NewSender) -> None:
+    with pytest.raises(ConfigurationError, match=r"from_number must be a number like \+14155550101") as refused:
+        new_sender(ACCOUNT_SID, AUTH_TOKEN, from_number=number)
+    assert number not in str(refused.value) or number == "+"
+    with pytest.raises(ConfigurationError, match="TWILIO_FROM_NUMBER must be a number"):
+        new_sender.from_env({**ENV, "TWILIO_FROM_NUMBER": number}).send(MESSAGE)
+
+
+@pytest.mark.parametrize("sender", ["+15005550006", "12345", "ACME", "7-Eleven", "whatsapp:+15005550006", ""])
+def test_a_default_sender_may_be_a_number_a_short_code_or_a_name(sender: str, new_sender: NewSender) -> None:
+    new_sender(ACCOUNT_SID, AUTH_TOKEN, from_number=sender)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "got"),
+    [
+        ("account_sid", "SK" + "0" * 32, "one with SK"),
+        ("api_key", "AC" + "0" * 32, "one with AC"),
+        ("messaging_service_sid", "+15005550006", "something else"),
+        ("account_sid", "ab" * 16, "something else"),
+    ],
+)
+def test_a_sid_of_another_kind_is_refused_at_once(name: str, value: str, got: str, new_sender: NewSender) -> None:
+    options: dict[str, Any] = {name: value}
+    with pytest.raises(ConfigurationError, match=f"{name} must begin with [A-Z]{{2}}, got {got}") as refused:
+        new_sender(**{"account_sid": ACCOUNT_SID, "auth_token": AUTH_TOKEN, **options})
+    assert value not in str(refused.value)
 
 
 def test_an_option_goes_before_the_environment(simulator: TwilioSimulator, new_sender: NewSender) -> None:

@@ -408,9 +408,11 @@ def _check_folder(url: sa.URL) -> None:
 
 def _check_version(found: str | None, schema: Schema, name: str) -> None:
     if found != str(SCHEMA_VERSION):
+        is_older = found is not None and found.isdecimal() and int(found) < SCHEMA_VERSION
+        remedy = "Go on with the smsretry that made them" if is_older else "Upgrade smsretry in this process"
         msg = (
             f"The tables {schema.prefix}* in {name} have schema version {found} and this smsretry knows version "
-            f"{SCHEMA_VERSION}. Upgrade smsretry in this process, or use another table_prefix."
+            f"{SCHEMA_VERSION}. {remedy}, or use another table_prefix."
         )
         raise ConfigurationError(msg)
 

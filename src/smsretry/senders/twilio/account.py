@@ -23,6 +23,9 @@ VARIABLES: Final[Mapping[str, str]] = {
     "base_url": "TWILIO_BASE_URL",
 }
 """The environment variable of each setting."""
+_PREFIXES: Final[Mapping[str, str]] = {"account_sid": "AC", "api_key": "SK", "messaging_service_sid": "MG"}
+"""How Twilio's SIDs begin."""
+_LONGEST_SHORT_CODE: Final = 8
 ARGUMENTS: Final[Mapping[str, str]] = {name: name for name in VARIABLES}
 """The argument of each setting."""
 
@@ -54,6 +57,9 @@ class Settings:
             _check_credential(names[name], getattr(self, name))
         for name in ("from_number", "messaging_service_sid"):
             _check_sender(names[name], getattr(self, name))
+        for name, prefix in _PREFIXES.items():
+            _check_prefix(names[name], getattr(self, name), prefix)
+        _check_number(names["from_number"], self.from_number)
         if self.base_url:
             check_url(names["base_url"], self.base_url)
         return self
@@ -180,3 +186,23 @@ def _check_sender(name: str, value: object) -> None:
     if value is not None and not isinstance(value, str):
         got = type(value).__name__
         raise ConfigurationError(f"{name} must be a str, got {got}. Put it in quotes, a number with + and the country.")
+
+
+def _check_prefix(name: str, value: str | None, prefix: str) -> None:
+    if value and not value.startswith(prefix):
+        got = f"one with {value[:2]}" if value[:2] in _PREFIXES.values() else "something else"  # which may be a token
+        raise ConfigurationError(f"{name} must begin with {prefix}, got {got}. Copy it from Twilio's console.")
+
+
+def _check_number(name: str, value: str | None) -> None:
+    """Raise for what is neither a number in E.164 nor a short code nor, since it has no letter, a name."""
+    if not value or any(one.isalpha() for one in value):
+        return
+    digits = value.removeprefix("+")
+    is_short = digits == value and len(digits) <= _LONGEST_SHORT_CODE
+    is_number = digits != value and 1 < len(digits) <= 15 and not digits.startswith("0")
+    if not (digits.isascii() and digits.isdecimal() and (is_short or is_number)):
+        raise ConfigurationError(
+            f"{name} must be a number like +14155550101, a short code or a name, got {mask_number(value)!r} "
+            f"({len(value)} characters). Write a number with + and the country, and without spaces."
+        )
