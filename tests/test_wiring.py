@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from datetime import datetime
 from typing import Any
 
 import pytest
 
-from smsretry import AsyncDispatcher, ConfigurationError, Dispatcher
+from smsretry import AsyncDispatcher, ConfigurationError, Dispatcher, InvalidMessage, Message
 from smsretry.journal import MemoryJournal
 from smsretry.testing import RecordingSink, ScriptedSender
+from tests.shells import AwaitedAsking
 
 
 class AsyncSender:
@@ -95,3 +97,39 @@ def test_a_clock_that_does_not_tell_aware_times_is_refused(clock: Any, got: str)
 def test_what_must_be_called_is_refused_where_it_cannot_be(name: str) -> None:
     with pytest.raises(ConfigurationError, match=f"{name} must be a function, got str"):
         Dispatcher(ScriptedSender(), **{name: "x"})
+
+
+@pytest.mark.parametrize("lease_s", ["60", None, True])
+def test_a_lease_that_is_no_number_is_refused(lease_s: Any) -> None:
+    with pytest.raises(ConfigurationError, match="lease_s must be a number of seconds, got"):
+        Dispatcher(ScriptedSender(), journal=MemoryJournal(), lease_s=lease_s)
+
+
+def attempted_in_a_loop(sender: Any, **parts: Any) -> Any:
+    shell: Any = AsyncDispatcher(AwaitedAsking(sender), **parts)
+    return lambda *arguments: asyncio.run(shell.attempt(*arguments))
+
+
+@pytest.mark.parametrize("state", [{}, None])
+@pytest.mark.parametrize("message_id", ["booking-1", None])
+def test_an_attempt_with_what_is_no_state_is_told_and_sends_nothing(state: Any, message_id: str | None) -> None:
+    sender, message = ScriptedSender(), Message("+15005550006", "Your table is ready.", id=message_id)
+    journaled: dict[str, Any] = {} if message_id is None else {"journal": MemoryJournal()}
+    for attempt in (
+        Dispatcher(sender).attempt,
+        Dispatcher(sender, **journaled).attempt,
+        attempted_in_a_loop(sender),
+        attempted_in_a_loop(sender, **journaled),
+    ):
+        with pytest.raises(ConfigurationError, match=r"state must be an AttemptState, got .*AttemptState\.from_dict"):
+            attempt(message, state)
+    assert sender.sent == []
+
+
+def test_an_attempt_of_what_is_no_message_is_told() -> None:
+    sender, message = ScriptedSender(), {"to": "+15005550006"}
+    for attempt in (Dispatcher(sender).attempt, Dispatcher(sender, journal=MemoryJournal()).attempt):
+        with pytest.raises(InvalidMessage, match=r"message must be a smsretry\.Message, got dict"):
+            attempt(message)  # type: ignore[arg-type]  # the mistake
+    with pytest.raises(InvalidMessage, match=r"message must be a smsretry\.Message, got dict"):
+        attempted_in_a_loop(sender)(message)

@@ -38,6 +38,7 @@ from smsretry.ports import (
 )
 from smsretry.steps import Ask, AskLimiter, Find, Question, SendChecked, Steps
 from smsretry.wiring import (
+    check_arguments,
     check_callable,
     check_clock,
     check_journal,
@@ -199,13 +200,17 @@ class Dispatcher(_Shell[SMSSender, AnalyticsSink, Journal, RateLimiter | FairLim
         ``rerun`` says that the text may have been rendered anew: what was first begun under this id is sent.
         Raises `smsretry.InvalidMessage` where the journal knows the id with another recipient, or text.
         """
-        if self._journaled is not None:
-            return self._told_what_came(self._run(self._journaled.attempt(message, state, rerun=rerun)))
-        began = self.clock()
-        if message.id is None:
-            message, state = _named(message, state)
-        # No local variable here may hold the outcome: its cause holds these very frames.
-        return self._told(self._run(self._judge.attempt(message, state, began, self.clock)), message, state, began)
+        try:
+            if self._journaled is not None:
+                return self._told_what_came(self._run(self._journaled.attempt(message, state, rerun=rerun)))
+            began = self.clock()
+            if message.id is None:
+                message, state = _named(message, state)
+            # No local variable here may hold the outcome: its cause holds these very frames.
+            return self._told(self._run(self._judge.attempt(message, state, began, self.clock)), message, state, began)
+        except (AttributeError, TypeError):
+            check_arguments(message, state)  # only now: each attempt would pay for it
+            raise
 
     def abandon(self, message: Message, state: AttemptState, why: str) -> GaveUp:
         """End a message in doubt as unknown, because it can wait for no other look-up, and tell every sink.
@@ -308,13 +313,17 @@ class AsyncDispatcher(
 
     async def attempt(self, message: Message, state: AttemptState = _NEW, *, rerun: bool = False) -> Outcome:
         """Make the next attempt of ``message``: see `Dispatcher.attempt`."""
-        if self._journaled is not None:
-            return await self._told_what_came(await self._run(self._journaled.attempt(message, state, rerun=rerun)))
-        began = self.clock()
-        if message.id is None:
-            message, state = _named(message, state)
-        outcome = self._run(self._judge.attempt(message, state, began, self.clock))
-        return await self._told(await outcome, message, state, began)
+        try:
+            if self._journaled is not None:
+                return await self._told_what_came(await self._run(self._journaled.attempt(message, state, rerun=rerun)))
+            began = self.clock()
+            if message.id is None:
+                message, state = _named(message, state)
+            outcome = self._run(self._judge.attempt(message, state, began, self.clock))
+            return await self._told(await outcome, message, state, began)
+        except (AttributeError, TypeError):
+            check_arguments(message, state)
+            raise
 
     async def abandon(self, message: Message, state: AttemptState, why: str) -> GaveUp:
         """End a message in doubt as unknown: see `Dispatcher.abandon`."""

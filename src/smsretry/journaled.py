@@ -67,6 +67,8 @@ class Journaled:
     elapsed: Callable[[], float] = since_boot
 
     def __post_init__(self) -> None:
+        if not isinstance(self.lease_s, (int, float)) or isinstance(self.lease_s, bool):
+            raise ConfigurationError(f"lease_s must be a number of seconds, got {self.lease_s!r}. Use 60.")
         if not 0.0 < self.lease_s < math.inf or self.needed_s >= self.lease_s:
             least_s = self.longest_send_s + MARGIN_S
             raise ConfigurationError(

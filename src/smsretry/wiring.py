@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Final
 
+from smsretry.core.outcome import AttemptState
 from smsretry.core.policy import RetryPolicy
-from smsretry.errors import ConfigurationError
+from smsretry.errors import ConfigurationError, InvalidMessage
 
 _COROUTINE: Final = 0x80
 _NOT_PLAIN: Final = 0x20 | _COROUTINE | 0x200
@@ -38,6 +39,15 @@ def check_limiter(limiter: object, *, is_async: bool = False) -> None:
         )
     if not is_async:
         _check_plain(verbs[0], limiter)
+
+
+def check_arguments(message: object, state: object) -> None:
+    """Raise `InvalidMessage` where ``message`` is none, and `ConfigurationError` where ``state`` is none."""
+    if not hasattr(message, "send_before"):
+        raise InvalidMessage(f"message must be a smsretry.Message, got {_shown(message)}. Nothing was sent.")
+    if not isinstance(state, AttemptState):
+        remedy = "Pass the state of the last outcome, or AttemptState.from_dict(...) of what was kept."
+        raise ConfigurationError(f"state must be an AttemptState, got {_shown(state)}. {remedy}")
 
 
 def runs_in_loop(part: object, verb: str) -> bool:

@@ -603,6 +603,12 @@ def test_send_carries_a_state_on_and_waits_until_it_is_due():
     assert 35 < wait_s <= 40
 
 
+def test_send_with_what_is_no_state_is_refused():
+    task = sms_task(celery_app(), sending()[1], name="texts.send")
+    with pytest.raises(ConfigurationError, match="state must be an AttemptState, got dict"):
+        task.send(MESSAGE, state={})  # type: ignore[arg-type]  # the mistake
+
+
 def test_a_countdown_says_when_whatever_the_state_says():
     app = celery_app()
     _, task = ready(app)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tests.store.told import BUSY, accepted, at, deferred, failed, retry, unknown
 
-from smsretry import Failure, FailureKind, GiveUpReason
+from smsretry import Failure, FailureKind, GiveUpReason, InvalidMessage
 from smsretry.store import AttemptOutcome, MessageState, SQLStore
 
 OPTED_OUT = Failure.of(FailureKind.OPTED_OUT, code=21610)
@@ -31,6 +31,12 @@ def tell_a_campaign(store: SQLStore) -> None:
     for event in events:
         store.record(event)
     store.skipped("a", "no consent", campaign="spring")
+
+
+@pytest.mark.parametrize("ask", ["campaign_summary", "failure_reasons", "retry_reasons"])
+def test_a_campaign_that_is_no_name_is_refused(store: SQLStore, ask: str) -> None:
+    with pytest.raises(InvalidMessage, match="campaign must be a str or None, got int"):
+        getattr(store, ask)(5)
 
 
 def test_failures_are_counted_by_kind_code_and_reason_the_most_first(store: SQLStore) -> None:

@@ -450,6 +450,18 @@ def store_without_texts(file_url: str) -> Iterator[SQLStore]:
         yield store
 
 
+@pytest.mark.parametrize("kind", ["bogus", "invalid_number", FailureKind.OPTED_OUT, None])
+def test_what_nobody_can_mend_is_not_sent_once_more(store: SQLStore, kind: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"\(account, auth, geo_permission, sender_config\), got"):
+        requeue(store, Queue(), campaign="spring", kind=kind)
+
+
+def test_what_is_no_message_is_not_planned(store: SQLStore) -> None:
+    texts: Any = ["+15005550006"]
+    with pytest.raises(InvalidMessage, match=r"must be a smsretry\.Message, got str"):
+        store.plan(texts)
+
+
 def test_what_the_account_was_refused_for_is_sent_once_more(store: SQLStore) -> None:
     for name in ("m", "n"):
         attempt(store, message(name), REFUSED)
@@ -458,7 +470,6 @@ def test_what_the_account_was_refused_for_is_sent_once_more(store: SQLStore) -> 
     queue = Queue()
     assert requeue(store, queue, campaign="spring", kind="sender_config") == Recovered(handed_over=2)
     assert requeue(store, queue, campaign="spring", kind="sender_config") == Recovered()
-    assert requeue(store, queue, campaign="spring", kind="invalid_number") == Recovered()
     summary = store.campaign_summary("spring")
     assert (summary.pending, summary.failed, miscounted(store)) == (2, 1, {})
     sender = ScriptedSender()

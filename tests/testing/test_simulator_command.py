@@ -154,6 +154,10 @@ def test_it_serves(twilio_simulator):
 @pytest.mark.twilio_simulator(account_sid="AC1", latency_s=0.01)
 def test_it_takes_options(twilio_simulator):
     assert twilio_simulator.account_sid == "AC1"
+
+@pytest.mark.twilio_simulator(5)
+def test_it_takes_keywords_alone(twilio_simulator):
+    raise NotImplementedError
 """
 
 
@@ -163,7 +167,8 @@ def test_the_fixture_serves_a_suite_that_opts_in(tmp_path: Path) -> None:
     line = [sys.executable, "-m", "pytest", "-q", "--strict-markers", "-p", "no:cacheprovider", str(tmp_path)]
     alone = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     ran = subprocess.run(line, cwd=tmp_path, env=alone, capture_output=True, text=True, check=False, timeout=60)
-    assert "2 passed" in ran.stdout, ran.stdout + ran.stderr
+    assert "2 passed, 1 error" in ran.stdout, ran.stdout + ran.stderr
+    assert "takes keywords alone, such as seed=5, got (5,)" in ran.stdout
 
 
 def test_importing_the_simulator_imports_neither_pytest_nor_a_third_party() -> None:

@@ -17,7 +17,7 @@ from smsretry.core.failure import FailureKind
 from smsretry.core.message import Message
 from smsretry.errors import ConfigurationError
 from smsretry.store.claiming import Claims
-from smsretry.store.kept import entry_of, read_body
+from smsretry.store.kept import MENDABLE, entry_of, read_body
 from smsretry.store.moves import MessageState
 from smsretry.store.schema import Schema, UtcDateTime
 from smsretry.store.writing import Writer
@@ -100,13 +100,21 @@ def requeue(store: SQLStore, queue: Requeue, *, campaign: str | None, kind: Fail
 
     For what the account was refused for (``auth``, ``account``, ``sender_config``, ``geo_permission``), whose messages
     keep their text until they are purged. Each opens a new round, with all its retries. One whose text was not kept
-    (``keep_bodies=False``) can be queued by a function alone, and stays as it is for a ready task.
+    (``keep_bodies=False``) can be queued by a function alone, and stays as it is for a ready task. Raises
+    `smsretry.ConfigurationError` for any other kind.
     """
+    _check_mendable(kind)
     done = Recovered()
     after, with_text = "", isinstance(queue, CanQueue)
     while batch := store.mended(campaign, kind, limit=_BATCH, after=after, with_text=with_text):
         done, after = _added(done, _queued(store, queue, batch)), batch[-1].message_id
     return done
+
+
+def _check_mendable(kind: object) -> None:
+    if kind not in MENDABLE:
+        those = ", ".join(sorted(MENDABLE))
+        raise ConfigurationError(f"kind must be one that somebody can mend ({those}), got {kind!r}. Name one of these.")
 
 
 def _queued(store: SQLStore, requeue: Requeue, batch: Sequence[Overdue]) -> Recovered:

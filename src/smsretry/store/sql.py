@@ -273,16 +273,19 @@ class SQLStore:
 
     def campaign_summary(self, campaign: str | None) -> CampaignSummary:
         """Return how many messages of ``campaign`` are in each state; None stands for messages without a campaign."""
+        _check_campaign(campaign)
         with self._database.reading() as connection:
             return reading.summary_of(connection, self._schema, campaign)
 
     def failure_reasons(self, campaign: str | None) -> tuple[ReasonCount, ...]:
         """Count the failed, expired and unknown messages of ``campaign`` by kind, code and reason, the most first."""
+        _check_campaign(campaign)
         with self._database.reading() as connection:
             return reading.failure_reasons_of(connection, self._schema, campaign)
 
     def retry_reasons(self, campaign: str | None) -> tuple[ReasonCount, ...]:
         """Count the retries of ``campaign`` by the kind and code of the failure that caused each, the most first."""
+        _check_campaign(campaign)
         with self._database.reading() as connection:
             return reading.retry_reasons_of(connection, self._schema, campaign)
 
@@ -303,6 +306,7 @@ class SQLStore:
         fields of `MessageRecord`; times are in ISO 8601, and what has no value is empty. A text that a spreadsheet
         would take for a formula, since it begins with ``=``, ``+``, ``-`` or ``@``, has an apostrophe before it.
         """
+        _check_campaign(campaign)
         with self._database.reading() as connection:
             messages = reading.messages_of(connection, self._schema, campaign)
             if not isinstance(target, (str, os.PathLike)):
@@ -341,12 +345,19 @@ def _check_due(due: object, due_in_s: Any) -> None:
 
 
 def _planned(message: Message) -> Message:
+    if not isinstance(message, Message):
+        raise InvalidMessage(f"What is planned must be a smsretry.Message, got {type(message).__name__}.")
     if message.id is None:
         raise InvalidMessage(
             "A planned message needs an id that is the same when it is planned again. "
             "Give it one, such as f'{campaign}:{customer_id}'."
         )
     return message
+
+
+def _check_campaign(campaign: object) -> None:
+    if campaign is not None and not isinstance(campaign, str):
+        raise InvalidMessage(f"campaign must be a str or None, got {type(campaign).__name__}. Give its name.")
 
 
 def _skipped_row(message: Message | str, campaign: str | None) -> tuple[str, str | None]:

@@ -20,5 +20,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def twilio_simulator(request: pytest.FixtureRequest) -> Iterator[TwilioSimulator]:
     """Serve Twilio's Messages API for one test, with the keywords of ``@pytest.mark.twilio_simulator(...)``, if any."""
     marker = request.node.get_closest_marker(MARKER)
+    if marker and marker.args:
+        raise pytest.UsageError(f"@pytest.mark.{MARKER} takes keywords alone, such as seed=5, got {marker.args!r}.")
     with TwilioSimulator(**(marker.kwargs if marker else {})) as simulator:
         yield simulator

@@ -70,6 +70,9 @@ class SMSTask(_Base):
         an id of its own stays planned; one without is taken back, so that it may be sent again.
         """
         check_message(message, "Give send a smsretry.Message")
+        if not isinstance(state, AttemptState):
+            got = type(state).__name__
+            raise ConfigurationError(f"state must be an AttemptState, got {got}. Leave it out for a new message.")
         if countdown is None:
             countdown = seconds_until(state.due, utc_now())
         else:
