@@ -81,7 +81,9 @@ def checked_sinks(sink: Any, *, is_async: bool = False) -> tuple[Any, ...]:
     sinks: tuple[Any, ...] = (sink,) if not isinstance(sink, Iterable) or hasattr(sink, "record") else tuple(sink)
     for one in sinks:
         if isinstance(one, type) or not callable(getattr(one, "record", None)):
-            raise ConfigurationError(f"sink must have a method record(event), got {_shown(one)}. Pass one of it.")
+            raise ConfigurationError(
+                f"sink must have a method record(event), got {_shown(one)}. Pass one, or several in a list."
+            )
         if not is_async:
             _check_plain("record", one)
     return sinks

@@ -27,6 +27,10 @@ def run(*arguments: str, ok: bool = True, timeout_s: float = 60) -> subprocess.C
     return done
 
 
+def test_the_help_says_in_whole_sentences_what_each_command_does():
+    assert "..." not in CliRunner().invoke(smsretry, ("--help",), terminal_width=80).output.partition("Commands:")[2]
+
+
 def test_the_schedule_is_shown_without_running_anything():
     assert json.loads(run("schedule", "--json").stdout) == [2, 4, 8]
 

@@ -25,13 +25,14 @@ def queue_name() -> str:
     return uuid.uuid4().hex
 
 
-def test_a_message_comes_out_as_it_went_in(tmp_path, queue_name):
+def test_a_message_comes_out_as_it_went_in_and_nothing_is_warned_of(tmp_path, queue_name, caplog):
     app = app_on(tmp_path / "queue")
     with app.connection_for_write() as connection:
         queue = connection.SimpleQueue(queue_name)
         queue.put({"id": "parcel:17"})
         assert queue.get_nowait().payload == {"id": "parcel:17"}
         queue.close()
+    assert caplog.messages == []
 
 
 def test_messages_come_out_in_order(tmp_path, queue_name):

@@ -41,7 +41,7 @@ for _command in (send, recover, requeue, cancel):
     help="Keep the database and logs here: a new folder, or an empty one.",
 )
 def demo(messages: int, seed: int, folder: Path | None) -> None:
-    """Watch a campaign go through a real worker to a Twilio that fails.
+    """Watch a campaign go through a worker to a Twilio that fails.
 
     Starts a Twilio simulator and a Celery worker of their own, with a broker in files and a SQLite database, and ends
     both. Nothing leaves this machine.
@@ -99,7 +99,7 @@ def schedule(
 @click.option("--store", "url", default="sqlite:///sms.db", show_default=True, help="The database's URL.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
 def show(message_id: str, url: str, as_json: bool) -> None:  # noqa: FBT001  # click passes options by name
-    """Show the history of MESSAGE_ID: every attempt, and why each retry happened."""
+    """Show each attempt of MESSAGE_ID, and why it was tried again."""
     from smsretry.cli.show import history_of, history_table, standing_of
 
     record, attempts = history_of(url, message_id)
@@ -115,7 +115,7 @@ def show(message_id: str, url: str, as_json: bool) -> None:  # noqa: FBT001  # c
 @smsretry.command(context_settings={"ignore_unknown_options": True}, add_help_option=False)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def simulate(arguments: tuple[str, ...]) -> None:
-    """Run a local Twilio simulator until it is interrupted (--help: its options)."""
+    """Run a local Twilio simulator until it is interrupted."""
     from smsretry.testing.simulator.__main__ import main
 
     sys.exit(main(arguments, name="smsretry simulate"))

@@ -46,7 +46,7 @@ def folder_broker(folder: str | Path, *, polling_interval_s: float = 0.1) -> dic
     path.mkdir(parents=True, exist_ok=True)
     folders = dict.fromkeys(("data_folder_in", "data_folder_out", "control_folder"), str(path))
     return {
-        "broker_url": "filesystem://",
+        "broker_url": "filesystem://localhost",  # which kombu would warn that it takes by itself
         "broker_transport": f"{__name__}:Transport",
         "broker_transport_options": {**folders, "polling_interval": polling_interval_s},
     }
