@@ -87,6 +87,7 @@ class MemoryJournal:
                 return busy
             entry, answer = claims.begin(kept.entry, Asked(hint=hint, nonce=nonce, lease_s=lease_s), now)
             if not isinstance(answer, Granted):
+                self._kept[str(message.id)] = replace(kept, entry=entry)
                 return answer
             probes, held = self._probe(account, now) if claims.needs_account(entry, answer) else (False, None)
             if held is not None and not claims.has_waited(entry, kept.message, now, most_deferred_s):
@@ -125,7 +126,7 @@ class MemoryJournal:
                 kept = self._noted(kept, outcome)
             finished_at = kept.finished_at if entry is None else now
             self._kept[str(claim.message.id)] = replace(kept, entry=entry or kept.entry, finished_at=finished_at)
-            return claims.instead(kept.entry, now) if entry is None else None
+            return claims.instead(kept.entry, now) if entry is None else claims.overruled(entry, outcome)
 
     def release(self, claim: Claim, /) -> None:
         """Give a claim back under which nothing was sent."""
@@ -152,9 +153,10 @@ class MemoryJournal:
             self._held.pop(account, None)
 
     def cancel(self, message_id: str) -> bool:
-        """Take back a message that is not being sent at this moment; False where it is, has ended, or is not known.
+        """Take back a message: from now on nobody begins to send it. False where it has ended, or is not known.
 
-        One whose outcome is in doubt is asked about until it is settled, and not sent again.
+        One that is being sent at this moment, or whose outcome is in doubt, is not sent again. It ends as what becomes
+        of that send: as accepted, where the provider took it.
         """
         with self._lock:
             kept = self._kept.get(message_id)

@@ -110,13 +110,17 @@ class Journal(Protocol):
         ...
 
     def renew(self, claim: Claim, /, *, lease_s: float) -> bool:
-        """Begin the lease anew, for a send; False where the claim is lost: then nothing may be sent."""
+        """Begin the lease anew, for a send; False where the claim is lost, or the message was taken back meanwhile.
+
+        Then nothing may be sent.
+        """
         ...
 
     def finish(self, claim: Claim, /, outcome: Outcome, event: Event) -> Ended | Busy | None:
         """Write what followed, and count it; None where the claim was held, else what holds in its place.
 
-        That the provider took the text counts in any case.
+        A message that was taken back meanwhile ends in place of a retry. That the provider took the text counts in any
+        case.
         """
         ...
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -33,6 +34,7 @@ from tests.adapters.celery_runs import (
     state_of,
     unreachable_app,
 )
+from tests.store.journeys import row_of
 
 from smsretry import (
     AttemptState,
@@ -45,8 +47,8 @@ from smsretry import (
     RetryPolicy,
     SendFailed,
 )
-from smsretry.adapters.celery import SMSTask, deliver, sms_task
-from smsretry.core.claims import Claim
+from smsretry.adapters.celery import SMSTask, deliver, recover_every, sms_task
+from smsretry.core.claims import Claim, NotDue
 from smsretry.core.outcome import DeferReason
 from smsretry.journal import MemoryJournal
 from smsretry.store import MessageState, SQLStore
@@ -467,6 +469,63 @@ def test_a_revoked_task_cancels_its_message(store, arguments):
     task.send(MESSAGE)
     task_revoked.send(sender=task, request=Context(id="task-1", **arguments), terminated=False, signum=None)
     assert state_in(store) is MessageState.CANCELED
+
+
+@pytest.mark.parametrize("own_id", [True, False], ids=["id of its own", "id of the task"])
+def test_a_revoked_task_whose_text_may_have_left_is_asked_about_under_another_task_id(store, own_id):
+    app = celery_app()
+    sender, task = ready(app, store, [LOST])
+    app.finalize()
+    text = MESSAGE.to_dict() if own_id else Message(NUMBER, TEXT).to_dict()
+    task_id = "task-1" if own_id else str(MESSAGE.id)
+    with running(task, id=task_id), pytest.raises(Retry):
+        task.run(text)
+    published(app)
+    task_revoked.send(sender=task, request=Context(id=task_id, args=(text,)), terminated=False, signum=None)
+    [copy] = published(app)
+    assert copy.headers["id"] not in {task_id, MESSAGE.id}
+    assert copy.payload[0] == [MESSAGE.to_dict()]
+    begun = store.begin(MESSAGE, hint=AttemptState(), nonce="n", lease_s=60.0, account="a", most_deferred_s=60.0)
+    assert isinstance(begun, NotDue)
+    assert len(sender.sent) == 1
+
+
+def test_a_task_that_is_killed_over_its_send_is_taken_back_too(store):
+    app = celery_app()
+    _, task = ready(app, store)
+    app.finalize()
+    claimed_by_another(store, lease_s=0.05)
+    task_revoked.send(sender=task, request=Context(id="task-1", args=(MESSAGE.to_dict(),)), terminated=True, signum=15)
+    assert len(published(app)) == 1
+    time.sleep(0.06)  # the lease of who was killed
+    with running(task, id="task-2"), pytest.raises(Retry):
+        task.run(MESSAGE.to_dict())
+    row = row_of(store, str(MESSAGE.id))
+    assert (row.doubt_since is not None, "canceled" in row.ending) == (True, True)
+
+
+def test_a_copy_that_cannot_be_queued_is_left_to_recover(store, caplog):
+    at_once = {"max_retries": 1, "interval_start": 0, "interval_step": 0}
+    app = celery_app(broker_url=NOBODY, task_publish_retry=False, broker_transport_options=at_once)
+    _, task = ready(app, store)
+    app.finalize()
+    claimed_by_another(store, lease_s=60.0)
+    with caplog.at_level(logging.ERROR, "smsretry"):
+        task_revoked.send(sender=task, request=Context(id="task-1", args=(MESSAGE.to_dict(),)))
+    assert "parcel:17 was revoked in doubt and not queued again" in caplog.text
+
+
+def test_a_revoked_task_of_an_application_s_own_cancels_the_message_with_its_id(store):
+    app, another = celery_app(), celery_app()
+    task = own_task(app)
+    recover_every(app, store, lambda message_id, metadata: None)
+    store.plan([MESSAGE, Message(NUMBER, "another", id="beside")])
+    task_revoked.send(sender=own_task(another), request=Context(id=MESSAGE.id, args=()))
+    assert state_in(store) is MessageState.PENDING
+    task_revoked.send(sender=task, request=Context(id=MESSAGE.id, args=({"id": "beside"},)), terminated=False)
+    assert state_in(store) is MessageState.CANCELED
+    assert store.campaign_summary(None).pending == 1
+    assert published(app) == []
 
 
 def test_a_revoked_task_whose_text_has_left_changes_nothing(store):

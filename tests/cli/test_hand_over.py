@@ -149,10 +149,12 @@ def test_a_planned_message_is_taken_back_once(store):
     assert "has ended already: it is canceled" in again.output
 
 
-def test_a_message_that_is_being_sent_is_not_taken_back(store):
+def test_a_message_that_is_being_sent_or_in_doubt_is_not_said_to_be_canceled(store):
     claims: dict[str, Any] = {"nonce": "n", "lease_s": 60.0, "account": "a", "most_deferred_s": 60.0}
     store.begin(MESSAGE, hint=AttemptState(), **claims)
-    assert "is being sent" in here("cancel", "parcel:17").output
+    done = here("cancel", "parcel:17")
+    assert (done.exit_code, "is canceled" in done.output) == (0, False)
+    assert "not sent again. How it ends: smsretry show parcel:17" in done.output
     assert state(store) is MessageState.PENDING
 
 

@@ -389,13 +389,60 @@ def test_a_message_that_nobody_sends_is_canceled_at_once() -> None:
     assert claims.begin(entry, asked(nonce="n2"), after(60.0))[1] == Ended(entry.end)
 
 
-@pytest.mark.parametrize(
-    "entry",
-    [claimed(), claims.release(claimed(claimed(), nonce="n2", at=after(LEASE_S)), 2), finished(claimed(), TAKEN)],
-    ids=["being sent", "sender died", "ended"],
-)
-def test_a_message_that_may_be_on_its_way_or_has_ended_is_not_canceled(entry: Entry) -> None:
-    assert claims.cancel(entry) is None
+def test_a_message_that_has_ended_is_not_canceled() -> None:
+    assert claims.cancel(finished(claimed(), TAKEN)) is None
+
+
+def taken_back(entry: Entry) -> Entry:
+    after_it = claims.cancel(entry)
+    assert after_it is not None
+    assert after_it.end is None
+    return after_it
+
+
+def test_a_message_that_is_taken_back_while_it_is_sent_is_not_sent_again() -> None:
+    outcome = retry_in(30.0)
+    entry = finished(taken_back(claimed()), outcome)
+    assert isinstance(entry.end, GaveUp)
+    assert (entry.end.reason, claims.overruled(entry, outcome)) == (GiveUpReason.CANCELED, Ended(entry.end))
+    assert claims.begin(entry, asked(nonce="n2"), after(60.0)) == (entry, Ended(entry.end))
+
+
+@pytest.mark.parametrize("end", [TAKEN, FAILED, UNKNOWN])
+def test_a_message_that_is_taken_back_while_it_is_sent_ends_as_that_send_does(end: Accepted | GaveUp) -> None:
+    entry = finished(taken_back(claimed()), end)
+    assert (entry.end, claims.overruled(entry, end)) == (end, None)
+
+
+def test_a_message_that_is_taken_back_while_its_answer_is_lost_is_asked_about() -> None:
+    entry = finished(taken_back(claimed()), put_off(IN_DOUBT))
+    assert (entry.end, entry.taken_back, claims.overruled(entry, put_off(IN_DOUBT))) == (None, None, None)
+    assert entry.state.ending is not None
+    assert entry.state.ending.reason is GiveUpReason.CANCELED
+
+
+def test_a_message_that_is_taken_back_while_it_is_asked_about_is_not_sent_again() -> None:
+    entry = taken_back(doubtful)
+    assert claims.renew(entry, entry.epoch, now=after(6.0), lease_s=LEASE_S) is None
+    put_off_again = finished(entry, put_off(IN_DOUBT))
+    assert put_off_again.state.ending is not None
+    assert put_off_again.state.ending.reason is GiveUpReason.CANCELED
+
+
+def test_a_message_that_is_taken_back_and_whose_sender_dies_is_asked_about_and_not_sent_again() -> None:
+    over, answer = claims.begin(taken_back(claimed()), asked(nonce="n2"), after(LEASE_S))
+    assert answer == Granted(dead_since=NOW)
+    entry = finished(over, RetryAfter(2.0, RATE_LIMITED, IN_DOUBT.with_retry(after(LEASE_S))))
+    assert entry.state.ending is not None
+
+
+def test_a_message_that_is_taken_back_and_turns_out_unsent_ends_when_somebody_comes() -> None:
+    idle = claims.release(taken_back(claimed()), 1)
+    entry, answer = claims.begin(idle, asked(nonce="n2"), after(1.0))
+    assert isinstance(entry.end, GaveUp)
+    assert (answer, entry.end.reason) == (Ended(entry.end), GiveUpReason.CANCELED)
+    lost, answer = claims.begin(taken_back(claimed(nonce="lost")), asked(AttemptState(claim="lost")), after(1.0))
+    assert (answer, lost.end) == (Ended(entry.end), entry.end)
 
 
 def test_a_message_in_doubt_is_canceled_once_the_doubt_is_settled() -> None:

@@ -188,10 +188,32 @@ def test_a_planned_message_is_canceled(store: SQLStore) -> None:
     assert "A secret" not in everything_in(store)
 
 
-def test_what_is_being_sent_or_has_ended_or_is_not_known_is_not_canceled(store: SQLStore) -> None:
-    claimed(store, message("sending"))
+def test_what_has_ended_or_is_not_known_is_not_canceled(store: SQLStore) -> None:
     attempt(store, message("ended"))
-    assert [store.cancel(name) for name in ("sending", "ended", "unheard-of")] == [False, False, False]
+    assert [store.cancel(name) for name in ("ended", "unheard-of")] == [False, False]
+
+
+def test_what_is_taken_back_while_it_is_being_sent_ends_in_place_of_its_retry(store: SQLStore) -> None:
+    claim = claimed(store, message("m"))
+    assert store.cancel("m")
+    assert (store.campaign_summary("spring").pending, miscounted(store)) == (1, {})
+    outcome = RetryAfter(2.0, BUSY, claim.state.with_retry(claim.now + timedelta(seconds=2)))
+    for _ in range(2):
+        told = store.finish(claim, outcome, retry("m"))
+        assert isinstance(told, Ended)
+        assert isinstance(told.outcome, GaveUp)
+        assert told.outcome.reason is GiveUpReason.CANCELED
+    summary = store.campaign_summary("spring")
+    assert (summary.canceled, summary.retried, summary.pending, miscounted(store)) == (1, 1, 0, {})
+    assert "A secret" not in everything_in(store)
+
+
+def test_what_is_taken_back_and_turns_out_unsent_ends_when_somebody_comes(store: SQLStore) -> None:
+    claim = claimed(store, message("m"))
+    assert store.cancel("m")
+    store.release(claim)
+    assert isinstance(begin(store, message("m")), Ended)
+    assert (store.campaign_summary("spring").canceled, miscounted(store)) == (1, {})
 
 
 def test_a_canceled_message_in_doubt_is_asked_about_and_not_sent_again(store: SQLStore) -> None:

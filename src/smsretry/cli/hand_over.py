@@ -116,29 +116,22 @@ def requeue(
 @click.argument("message_id")
 @_STORE
 def cancel(message_id: str, url: str) -> None:
-    """Take back MESSAGE_ID, unless it is being sent or has ended."""
+    """Take back MESSAGE_ID, unless it has ended: nobody begins to send it any more."""
     from smsretry.cli.show import no_message, opened
 
     with opened(url) as store:
-        done, record = store.cancel(message_id), store.message(message_id)
+        taken_back, record = store.cancel(message_id), store.message(message_id)
         if record is None:
             raise no_message(store, message_id)
-    is_open = record.state.value == "pending"
-    if not done:
-        raise click.ClickException(_why_not(message_id, record.state.value, is_open=is_open))
-    if is_open:
-        click.echo(f"{message_id} may be sent: it is asked about until that is settled, and is not sent again.")
+    if not taken_back:
+        raise click.ClickException(f"{message_id} has ended already: it is {record.state.value}. Nothing was changed.")
+    if record.state.value == "pending":
+        click.echo(
+            f"{message_id} may be sent: it is asked about until that is settled, and is not sent again. "
+            f"How it ends: smsretry show {message_id}"
+        )
     else:
         click.echo(f"{message_id} is canceled.")
-
-
-def _why_not(message_id: str, state: str, *, is_open: bool) -> str:
-    if is_open:
-        return (
-            f"{message_id} is being sent, or was when its worker was lost. Try again when that is settled: "
-            f"smsretry show {message_id}"
-        )
-    return f"{message_id} has ended already: it is {state}. Nothing was changed."
 
 
 def _check_campaign(store: SQLStore, campaign: str) -> None:

@@ -44,6 +44,8 @@ class Entry:
     """Since when a claim that has not finished may have sent."""
     sending_epoch: int | None = None
     """Which claim that is."""
+    taken_back: GaveUp | None = None
+    """How it ends where no send of it is in doubt: the application took it back while a claim was open."""
     end: Accepted | GaveUp | None = None
 
     @property
@@ -156,6 +158,13 @@ def begin(entry: Entry, asked: Asked, now: datetime) -> tuple[Entry, Granted | E
         return _claimed(replace(entry, state=replace(state, provider_id=taken)), asked, now)
     if (left_s := _left_s(entry, now)) > 0.0:
         return entry, Busy(left_s)
+    return _begun(entry, state, asked, now)
+
+
+def _begun(entry: Entry, state: AttemptState, asked: Asked, now: datetime) -> tuple[Entry, Granted | Ended | NotDue]:
+    """Return what a begin of a message with ``state`` leads to that nobody holds."""
+    if entry.taken_back is not None and not entry.is_open:
+        return replace(entry, end=entry.taken_back), Ended(entry.taken_back)
     if entry.sending_since is None and state.due is not None and _seconds(state.due - now) > EARLY_S:
         return entry, NotDue(_seconds(state.due - now))
     return _claimed(replace(entry, state=state), asked, now)
@@ -171,8 +180,11 @@ def with_nonce(known: str | None, nonce: str) -> str:
 
 
 def renew(entry: Entry, epoch: int, *, now: datetime, lease_s: float) -> Entry | None:
-    """Return the entry with a lease of ``lease_s`` seconds from ``now`` for a send; None where the claim is lost."""
-    if not _holds(entry, epoch):
+    """Return the entry with a lease of ``lease_s`` seconds from ``now`` for a send; None where it may not be sent.
+
+    The claim was lost, or the application has taken the message back.
+    """
+    if not _holds(entry, epoch) or _is_taken_back(entry):
         return None
     return replace(entry, claimed_until=now + timedelta(seconds=lease_s), sending_since=now, sending_epoch=entry.epoch)
 
@@ -198,20 +210,25 @@ def finish(entry: Entry, claim: Claim, outcome: Outcome) -> Entry | None:
     if claim.state.round != entry.state.round:
         return None
     if isinstance(outcome, Accepted):
-        if is_found(claim, outcome) and not _holds(entry, claim.epoch) and entry.end != outcome:
-            return None
-        return replace(_closed(entry), end=entry.end if isinstance(entry.end, Accepted) else outcome)
+        return _taken(entry, claim, outcome)
     if entry.epoch != claim.epoch or entry.end not in (None, outcome):
         return None
     if entry.claimed_until is None:  # finished before, and the answer was lost
         return entry
     match outcome:
         case RetryAfter() | Deferred():
-            return replace(_closed(entry), state=replace(outcome.state, message_id=None, claim=None))
+            after = replace(_closed(entry), state=replace(outcome.state, message_id=None, claim=None))
+            return (cancel(after) or after) if _is_taken_back(entry) else after
         case GaveUp():
             return replace(_closed(entry), end=replace(outcome, cause=None))
         case _ as unreachable:
             assert_never(unreachable)
+
+
+def _taken(entry: Entry, claim: Claim, outcome: Accepted) -> Entry | None:
+    if is_found(claim, outcome) and not _holds(entry, claim.epoch) and entry.end != outcome:
+        return None
+    return replace(_closed(entry), end=entry.end if isinstance(entry.end, Accepted) else outcome)
 
 
 def is_found(claim: Claim, outcome: Accepted) -> bool:
@@ -221,6 +238,12 @@ def is_found(claim: Claim, outcome: Accepted) -> bool:
     with the same words was sent as meanwhile.
     """
     return outcome.looked_up and claim.state.provider_id is None
+
+
+def overruled(entry: Entry, outcome: Outcome) -> Ended | None:
+    """Say what holds in place of an outcome that was written: that of a message that was taken back meanwhile."""
+    is_end = isinstance(outcome, Accepted | GaveUp)
+    return None if is_end or entry.end is None else Ended(entry.end)
 
 
 def instead(entry: Entry, now: datetime) -> Ended | Busy:
@@ -261,15 +284,20 @@ def _canceled(entry: Entry) -> GaveUp:
 
 
 def cancel(entry: Entry) -> Entry | None:
-    """Return the entry of a message that is not sent any more; None where it is being sent, or has ended.
+    """Return the entry of a message that is not sent any more; None where it has ended.
 
-    One in doubt is asked about until it is settled, and not sent again.
+    One that is being sent at this moment, or in doubt, ends as what becomes of that send, and is not sent again.
     """
-    if entry.end is not None or entry.claimed_until is not None or entry.sending_since is not None:
+    if entry.end is not None:
         return None
     if entry.state.doubt_since is not None:
         return replace(entry, state=replace(entry.state, ending=entry.state.ending or _canceled(entry)))
-    return replace(entry, end=_canceled(entry))
+    return replace(entry, taken_back=_canceled(entry)) if entry.is_open else replace(entry, end=_canceled(entry))
+
+
+def _is_taken_back(entry: Entry) -> bool:
+    ending = entry.state.ending or entry.taken_back
+    return ending is not None and ending.reason is GiveUpReason.CANCELED
 
 
 def leave_out(entry: Entry) -> Entry | None:
@@ -310,7 +338,7 @@ def _left_s(entry: Entry, now: datetime) -> float:
 
 
 def _closed(entry: Entry) -> Entry:
-    return replace(entry, claimed_until=None, sending_since=None, sending_epoch=None)
+    return replace(entry, claimed_until=None, sending_since=None, sending_epoch=None, taken_back=None)
 
 
 def _adopted(hint: AttemptState, planned: AttemptState) -> AttemptState:

@@ -133,6 +133,9 @@ class Claims:
             return claims.instead(before, row.now)
         erased = {"body": None} if after.end is not None and not may_be_mended(after.end) else {}
         self._writer.note_locked(connection, fact_of(event), row, columns_of(after) | erased)
+        if isinstance(after.end, GaveUp) and (ended := claims.overruled(after, outcome)) is not None:
+            self.end(connection, row, after, after.end)
+            return ended
         return None
 
     def release(self, connection: sa.Connection, claim: Claim) -> None:
@@ -212,7 +215,7 @@ class Claims:
         }
 
     def cancel(self, connection: sa.Connection, message_id: str) -> bool:
-        """Take back a message that is not at work; False where it is, has ended, or is not known."""
+        """Take back a message; False where it has ended or is not known."""
         row = self._locked(connection, message_id)
         entry = None if row is None else claims.cancel(entry_of(row))
         if row is None or entry is None:
@@ -301,7 +304,9 @@ class Claims:
         if found.fingerprint is None and is_open(found):  # analytics or `skipped` made it
             own = {**self._own(wanted.message, wanted.prints), "state": _PENDING.value}
             self._count_moves(connection, [_move_of(found)], _PENDING)
-        if entry is not None or own:
+        if entry is not None and isinstance(entry.end, GaveUp) and is_open(found):
+            self.end(connection, found, entry, entry.end)
+        elif entry is not None or own:
             columns = {} if entry is None else columns_of(entry)
             self._writer.change(connection, found.id, {**columns, **own, **worked_on})
         return True

@@ -33,6 +33,7 @@ def is_open(row: Any) -> bool:
 def entry_of(row: Any) -> Entry:
     """Return what the journal's rules know of the message in ``row``."""
     open_, in_doubt = is_open(row), row.doubt_since is not None
+    decided = GaveUp.from_dict(json.loads(row.ending)) if open_ and row.ending else None
     return Entry(
         state=AttemptState(
             retries=row.retries,
@@ -43,7 +44,7 @@ def entry_of(row: Any) -> Entry:
             round=row.round,
             settles_at=row.settles_at if in_doubt else None,
             deferred_since=row.deferred_since,
-            ending=GaveUp.from_dict(json.loads(row.ending)) if open_ and in_doubt and row.ending else None,
+            ending=decided if in_doubt else None,
             slot=row.slot,
         ),
         epoch=row.epoch,
@@ -51,13 +52,14 @@ def entry_of(row: Any) -> Entry:
         claimed_until=row.claimed_until,
         sending_since=row.sending_since,
         sending_epoch=row.sending_epoch,
+        taken_back=None if in_doubt else decided,
         end=None if open_ else _end_of(row),
     )
 
 
 def columns_of(entry: Entry) -> dict[str, Any]:
     """Return the columns that hold ``entry``; where it stands is the business of analytics."""
-    state, ending = entry.state, entry.state.ending if entry.end is None else entry.end
+    state, ending = entry.state, entry.end or entry.state.ending or entry.taken_back
     return {
         "round": state.round,
         "retries": state.retries,

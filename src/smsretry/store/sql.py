@@ -210,9 +210,10 @@ class SQLStore:
         return found
 
     def cancel(self, message_id: str) -> bool:
-        """Take back a message that is not being sent at this moment; False where it is, has ended, or is not known.
+        """Take back a message: from now on nobody begins to send it. False where it has ended, or is not known.
 
-        One whose outcome is in doubt is asked about until it is settled, and not sent again.
+        One that is being sent at this moment, or whose outcome is in doubt, is not sent again. It ends as what becomes
+        of that send: as accepted, where the provider took it.
         """
         return self._database.write(lambda connection: self._claims.cancel(connection, message_id))
 

@@ -8,10 +8,11 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol, runtime_checkable
 
-from celery import Task
+from celery import Celery, Task
 from celery.app.task import Context
 
 from smsretry.core.message import Message
+from smsretry.dispatcher import new_id
 from smsretry.errors import ConfigurationError
 
 _log: Final = logging.getLogger("smsretry")
@@ -33,7 +34,7 @@ class CanCancel(Protocol):
     """Take messages back."""
 
     def cancel(self, message_id: str) -> bool:
-        """Take back a message that is not being sent at this moment; False where it is, or has ended."""
+        """Take back a message; False where it has ended, or is not known."""
         ...
 
 
@@ -49,25 +50,67 @@ Requeue = Task[Any, Any] | Callable[[str, Mapping[str, Any]], object]
 """A ready task, or an application's own function of a message's id and metadata that queues it."""
 
 
+@runtime_checkable
+class CanTell(Protocol):
+    """Say where a message stands."""
+
+    def message(self, message_id: str) -> Any:
+        """Return what is known of a message: its ``state`` is ``pending`` until it has ended."""
+        ...
+
+
 def cancel_revoked(*, sender: Any, request: Context, **_: Any) -> None:
-    """Take a revoked message back in the journal of its task: a receiver of Celery's ``task_revoked``."""
-    journal = sender.sends.journal
-    message_id = _message_id(request)
-    if not isinstance(journal, CanCancel) or message_id is None:
-        return
+    """Take a revoked message back in the journal of its ready task: a receiver of Celery's ``task_revoked``.
+
+    One that may have been sent is asked about. That takes a copy under another task id, since a worker drops each task
+    with the one that was revoked.
+    """
+    journal, message_id = sender.sends.journal, _message_id(request)
+    if message_id is not None and _canceled(journal, message_id) and is_open(journal, message_id):
+        copy = {**_message_in(request), "id": message_id}
+        try:
+            sender.apply_async((copy,), task_id=new_id())
+        except Exception as error:  # noqa: BLE001  # a transport raises what it likes: recover tries it again
+            _log.error("%s was revoked in doubt and not queued again (%s).", message_id, type(error).__qualname__)
+
+
+def cancel_own(app: Celery, store: object) -> Callable[..., None]:
+    """Return a receiver of ``task_revoked`` that takes back, in ``store``, messages with the id of their task.
+
+    It is for the tasks of ``app`` that call `deliver`: what message they would send nobody knows before they run.
+    """
+
+    def cancel(*, sender: Any, request: Context, **_: Any) -> None:
+        if sender.app is app and not hasattr(sender, "sends") and request.id is not None:
+            _canceled(store, str(request.id))
+
+    return cancel
+
+
+def _canceled(journal: object, message_id: str) -> bool:
     try:
-        journal.cancel(message_id)
+        return isinstance(journal, CanCancel) and journal.cancel(message_id)
     except Exception as error:  # noqa: BLE001  # whatever a database raises: the worker goes on
         _log.error("%s was revoked and could not be canceled (%s).", message_id, type(error).__qualname__)
+        return False
+
+
+def is_open(journal: object, message_id: str) -> bool:
+    """Say whether a message has not ended yet: one that was taken back may have been sent."""
+    record = journal.message(message_id) if isinstance(journal, CanTell) else None
+    return record is not None and record.state == "pending"
 
 
 def _message_id(request: Context) -> str | None:
     """Return the id of the message in a task's arguments; the task's own where it has none."""
+    found = _message_in(request).get("id") or request.id
+    return None if found is None else str(found)
+
+
+def _message_in(request: Context) -> Mapping[str, Any]:
     args, kwargs = request.args or (), request.kwargs or {}
     message = args[0] if args else kwargs.get("message")
-    own = message.get("id") if isinstance(message, Mapping) else None
-    found = own or request.id
-    return None if found is None else str(found)
+    return message if isinstance(message, Mapping) else {}
 
 
 class Sweeper:

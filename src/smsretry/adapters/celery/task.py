@@ -14,7 +14,16 @@ from celery.signals import task_revoked
 
 from smsretry.adapters.celery.delivery import DispatcherSource, check_message, deliver_in, refuse_autoretry
 from smsretry.adapters.celery.envelope import header_of, held, seconds_until, shown, utc_now
-from smsretry.adapters.celery.hand_over import CanCancel, CanPlan, CanRecover, Requeue, Sweeper, cancel_revoked
+from smsretry.adapters.celery.hand_over import (
+    CanCancel,
+    CanPlan,
+    CanRecover,
+    Requeue,
+    Sweeper,
+    cancel_own,
+    cancel_revoked,
+    is_open,
+)
 from smsretry.adapters.celery.settings import Sending, sending_of, watch_of
 from smsretry.core import mask
 from smsretry.core.message import Message
@@ -105,7 +114,8 @@ class SMSTask(_Base):
         if journal is None:
             return
         with contextlib.suppress(Exception):  # the queue's error is the one to be told
-            canceled = isinstance(journal, CanCancel) and journal.cancel(str(planned.id))
+            taken_back = isinstance(journal, CanCancel) and journal.cancel(str(planned.id))
+            canceled = taken_back and not is_open(journal, str(planned.id))
         if not canceled:
             error.add_note(f"The message is planned as {planned.id} and may be sent: send it again under that id.")
 
@@ -182,11 +192,13 @@ def recover_every(
     Call it at the top of the module that workers import, after the task was registered. ``queue`` is what `sms_task`
     returned, or a function that gets the id and the metadata of a message and queues it, for a task that calls
     `deliver`. What is ``grace_s`` seconds past its time is queued again; any number of workers may do it side by side,
-    and none is sent twice for it. A process that only queues starts no thread.
+    and none is sent twice for it. A process that only queues starts no thread. A task that calls `deliver` and is
+    revoked before it runs takes back the message with the task's id, where there is one.
 
     Raises `smsretry.ConfigurationError` where a time is not positive, and for a task that `sms_task` has not made.
     """
     watch_of(app).sweepers.append(Sweeper(store, queue, every_s=every_s, grace_s=grace_s))
+    task_revoked.connect(cancel_own(app, store), weak=False)
 
 
 def _sending(dispatcher: object, journal: object) -> Sending:
