@@ -82,10 +82,11 @@ class MemoryJournal:
             now = self._clock()
             kept = self._kept.setdefault(str(message.id), _Kept(message))
             self._check_same(kept, message, rerun=rerun)
-            may_wait = kept.entry.may_wait and not claims.is_late(kept.message, now)
+            asked = Asked(hint=hint, nonce=nonce, lease_s=lease_s, is_late=claims.is_late(kept.message, now))
+            may_wait = kept.entry.may_wait and not asked.is_late
             if may_wait and (busy := self._like(kept.message, now)) is not None:
                 return busy
-            entry, answer = claims.begin(kept.entry, Asked(hint=hint, nonce=nonce, lease_s=lease_s), now)
+            entry, answer = claims.begin(kept.entry, asked, now)
             if not isinstance(answer, Granted):
                 self._kept[str(message.id)] = replace(kept, entry=entry)
                 return answer

@@ -88,6 +88,14 @@ def test_a_new_message_is_claimed_for_a_lease_and_may_send_from_then_on() -> Non
     assert claim_of(entry).may_send
 
 
+def test_a_claim_that_comes_too_late_sends_nothing_and_leaves_no_doubt() -> None:
+    late = replace(asked(), is_late=True)
+    entry, answer = claims.begin(PLANNED, late, NOW)
+    assert (answer, entry.sending_since) == (Granted(None), None)
+    assert not replace(claim_of(entry), message=replace(MESSAGE, send_before=after(-1.0))).may_send
+    assert claims.begin(entry, replace(late, nonce="n2"), after(LEASE_S))[1] == Granted(None)
+
+
 def test_while_a_claim_is_open_everybody_else_is_told_how_long_it_lasts() -> None:
     held = claimed()
     entry, answer = claims.begin(held, asked(nonce="n2"), after(20.0))

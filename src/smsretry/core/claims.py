@@ -67,6 +67,8 @@ class Asked:
     hint: AttemptState
     nonce: str
     lease_s: float
+    is_late: bool = False
+    """True where the message's deadline has passed: the claim is there to end it, and sends nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +93,7 @@ class Claim:
     @property
     def may_send(self) -> bool:
         """Say whether the journal counts this claim as one that may send, before it is renewed for that."""
-        return self.dead_since is None and self.state.doubt_since is None
+        return self.dead_since is None and self.state.doubt_since is None and not is_late(self.message, self.now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,7 +317,8 @@ def reopened(entry: Entry) -> Entry | None:
 
 def _claimed(entry: Entry, asked: Asked, now: datetime) -> tuple[Entry, Granted]:
     dead_since = entry.sending_since
-    sends = dead_since is None and entry.state.doubt_since is None and entry.state.provider_id is None
+    is_settled = dead_since is None and entry.state.doubt_since is None and entry.state.provider_id is None
+    sends = is_settled and not asked.is_late
     epoch = entry.epoch + 1
     changed = replace(
         entry,

@@ -278,9 +278,10 @@ class Claims:
     ) -> tuple[Entry | None, Begun]:
         """Return what a begin leads to, and the entry to keep; None where what is there holds."""
         before, now = _entry_in(found), found.now
-        if found.like_until is not None and before.may_wait and not claims.is_late(first, now):
+        asked = replace(wanted.asked, is_late=claims.is_late(first, now))
+        if found.like_until is not None and before.may_wait and not asked.is_late:
             return None, claims.busy(Entry(claimed_until=found.like_until), now)
-        after, answer = claims.begin(before, wanted.asked, now)
+        after, answer = claims.begin(before, asked, now)
         if not isinstance(answer, Granted):
             return (None if after is before else after), answer
         probes, refused = False, None

@@ -334,13 +334,15 @@ def check_like_messages_wait_for_each_other(make_journal: MakeJournal, pass_time
 
 
 def check_a_like_message_waits_until_its_deadline(make_journal: MakeJournal, pass_time: PassTime) -> None:
-    """Begin a message whose deadline passed while a like one is at work: it must be claimed, to end as expired."""
-    del pass_time
+    """Begin a message whose deadline passed while a like one is at work: it must be claimed, to end without a send."""
     journal = make_journal()
     first = _claimed(journal, _message("like-1", body="the same"))
     in_time, late = (first.now + timedelta(seconds=seconds) for seconds in (LEASE_S, -1.0))
     _is_busy("A message waits", _begin(journal, _message("in-time", body="the same", send_before=in_time)))
-    _claimed(journal, _message("late", body="the same", send_before=late))
+    too_late = _message("late", body="the same", send_before=late)
+    _holds("A claim that comes too late does not send", not _claimed(journal, too_late).may_send)
+    pass_time(LEASE_S + 1)
+    _expect("A claim that came too late leaves no doubt", None, _claimed(journal, too_late).dead_since)
 
 
 def check_like_messages_do_not_begin_at_once(make_journal: MakeJournal, pass_time: PassTime) -> None:
