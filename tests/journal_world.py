@@ -448,6 +448,13 @@ class World:
             case _:
                 pass
 
+    def given_up(self, message_id: str, end: Accepted | GaveUp) -> None:
+        """Note that a copy was given up for want of the journal, which goes on with it; a bare one comes again."""
+        tracked = self.known[message_id]
+        self._check_end(message_id, tracked, end)
+        if tracked.is_bare:
+            self.send(tracked.message)
+
     def check_ends(self) -> None:
         """Ask the journal once more about every message: the ends that were told are the ones that hold."""
         for worker in self.workers:
@@ -490,6 +497,8 @@ class Worker:
         self.lease_ends_s = float("inf")
         self.frozen_until_s = 0.0
         self.has_asked = False
+        self.has_begun = False
+        """True once the journal has answered: an end is the journal's then."""
         self.told: list[Event] = []
         shell = Dispatcher if offset_s else DrivenDispatcher  # one worker in three is async
         self._dispatcher = shell(
@@ -523,6 +532,7 @@ class Worker:
 
     def start(self, delivery: Delivery) -> None:
         self.delivery, self.claim, self.lease_ends_s, self.has_asked = delivery, None, float("inf"), False
+        self.has_begun = False
         threading.Thread(target=self._run, args=(delivery,), daemon=True).start()
         self._stands.acquire()
 
@@ -572,8 +582,10 @@ class Worker:
         match outcome:
             case RetryAfter() | Deferred():
                 self.world.publish(message, outcome.state, outcome.delay_s)
-            case Accepted() | GaveUp():
+            case Accepted() | GaveUp() if self.has_begun:
                 self.world.ended(str(message.id), outcome)
+            case Accepted() | GaveUp():
+                self.world.given_up(str(message.id), outcome)
             case _ as unreachable:
                 assert_never(unreachable)
 
@@ -597,6 +609,7 @@ class Watched:
 
     def begin(self, message: Message, /, *, hint: AttemptState, **asked: Any) -> Any:
         begun = self._call(self._journal.begin, message, hint=hint, **asked)
+        self._worker.has_begun = True
         if isinstance(begun, Claim):
             self._worker.claim = begun
         if hint.provider_id is not None:

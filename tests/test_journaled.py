@@ -288,6 +288,39 @@ def test_another_text_under_the_id_of_a_message_that_has_ended_is_not_sent_and_t
     assert [one.body for one in desk.sender.sent] == [MESSAGE.body]
 
 
+def test_a_message_waits_for_its_journal_no_longer_than_for_anything_else_and_ends_as_unknown() -> None:
+    desk = Desk(max_deferral_s=100.0)
+    desk.journal.fails_before = {"begin"}
+    end = desk.until_ended()
+    assert isinstance(end, GaveUp)
+    assert (end.reason, end.attempts, desk.sender.sent) == (GiveUpReason.OUTCOME_UNKNOWN, 0, [])
+    assert 100.0 <= (desk.clock() - FakeClock()()).total_seconds() < 140.0
+    assert [type(event).__name__ for event in desk.sink.events] == ["MessageFailed"]
+
+
+def test_a_message_past_its_deadline_waits_for_its_journal_for_the_time_of_a_lease() -> None:
+    desk = Desk()
+    urgent = replace(MESSAGE, send_before=desk.clock() + timedelta(seconds=5.0))
+    desk.clock.advance(6.0)
+    desk.journal.fails_before = {"begin"}
+    put_off(desk.attempt(urgent), DeferReason.JOURNAL_AWAY)  # a moment without a database ends nothing
+    end = desk.until_ended(urgent)
+    assert isinstance(end, GaveUp)
+    assert end.reason is GiveUpReason.OUTCOME_UNKNOWN
+    assert LEASE_S <= (desk.clock() - FakeClock()()).total_seconds() < LEASE_S + 40.0
+
+
+def test_what_the_provider_took_is_told_even_where_the_journal_never_comes_back() -> None:
+    desk = Desk(max_deferral_s=100.0)
+    desk.journal.fails_before = {"finish"}
+    outcome = put_off(desk.attempt(), DeferReason.JOURNAL_AWAY)
+    desk.journal.fails_before = {"begin"}
+    desk.clock.advance(101.0)
+    end = desk.attempt(after=outcome)
+    assert isinstance(end, Accepted)
+    assert (end.receipt.provider_id, end.attempts) == ("S1", 1)
+
+
 # Before the bytes leave ------------------------------------------------------------------------------------------
 
 

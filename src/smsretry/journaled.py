@@ -21,7 +21,7 @@ from smsretry.core.lookup import CannotTell, Found, NotSeen
 from smsretry.core.message import Message
 from smsretry.core.outcome import Accepted, AttemptState, DeferReason, Deferred, GaveUp, GiveUpReason, Outcome
 from smsretry.errors import ConfigurationError, InvalidMessage, ProviderError
-from smsretry.judge import Judge, event_of, on_hold, refused_account, waited_too_long, was_answered
+from smsretry.judge import Judge, event_of, on_hold, refused_account, unknown, waited_too_long, was_answered
 from smsretry.ports import Clock, Journal
 from smsretry.steps import Ask, AskLimiter, Find, SendChecked, Step, Steps
 
@@ -105,7 +105,7 @@ class Journaled:
             raise
         except Exception as error:  # noqa: BLE001  # whatever a database raises: nothing was sent
             _log.warning("The journal could not begin %s (%s): it is put off.", message.id, type(error).__qualname__)
-            return Attempted(self._put_off(_lost_begin(hint, nonce), DeferReason.JOURNAL_AWAY))
+            return (yield from self._away(message, _lost_begin(hint, nonce)))
         if isinstance(begun, Claim):
             return (yield from self._claimed(_Turn(begun, self, nonce, asked_at), hint))
         return Attempted(self._answered(begun, hint))
@@ -122,6 +122,26 @@ class Journaled:
                 rerun=rerun,
             )
         )
+
+    def _away(self, message: Message, hint: AttemptState) -> Steps[Attempted]:
+        """Put off a copy of a message whose journal is away, or end it once it has waited as long as it may.
+
+        Another copy may have been sent, and only the journal knows: it ends as unknown, but for one with the provider's
+        id.
+        """
+        now = self.clock()
+        if self._may_wait(message, hint, now):
+            return Attempted(self._put_off(hint, DeferReason.JOURNAL_AWAY))
+        outcome: Outcome = unknown(hint, "the journal was away for as long as the message may wait")
+        if hint.provider_id is not None:
+            outcome = yield from self.judge.attempt(message, hint, now, self.clock)
+        return Attempted(outcome, event_of(outcome, message, hint, now, now))
+
+    def _may_wait(self, message: Message, hint: AttemptState, now: datetime) -> bool:
+        """Say whether it may wait for the journal: for the longest deferral, past its deadline for a lease's time."""
+        waited = now - (hint.deferred_since or now)
+        is_over = is_late(message, now) and waited >= timedelta(seconds=self.lease_s)
+        return self.judge.may_wait(hint, now) and not is_over
 
     def _answered(self, begun: Ended | Busy | NotDue | OnHold, hint: AttemptState) -> Outcome:
         match begun:
