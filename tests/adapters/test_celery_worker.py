@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import itertools
 import json
+import os
+import signal
 import threading
 import time
 import uuid
@@ -19,7 +21,7 @@ from tests.integration.celery_workers import Worker, on_files, on_redis, running
 
 from smsretry import AttemptState, FailureKind, GiveUpReason, Message, Receipt, RetryPolicy, SendFailed, SendUnknown
 from smsretry.errors import ConfigurationError, ProviderError
-from smsretry.store import SQLStore
+from smsretry.store import MessageState, SQLStore
 
 pytestmark = pytest.mark.integration
 
@@ -226,6 +228,12 @@ def journal_of(worker: Worker) -> SQLStore:
     return SQLStore(f"sqlite:///{worker.folder / 'journal.db'}")
 
 
+def ended_as(worker: Worker, text: Message) -> MessageState | None:
+    with journal_of(worker) as journal:
+        record = journal.message(str(text.id))
+    return None if record is None or record.state is MessageState.PENDING else record.state
+
+
 def test_with_a_journal_a_text_that_is_delivered_three_times_is_sent_once(worker):
     text = message("busy", "taken")
     results = [worker.task("texts.journaled").apply_async((text.to_dict(),)) for _ in range(3)]
@@ -258,6 +266,35 @@ def test_texts_over_the_limit_wait_in_the_broker_for_their_turn_and_use_up_no_re
     times = sorted(attempt.at for (attempt,) in attempts)
     assert times[-1] - times[0] >= 6 / 4 - 0.5  # 2 at once, and 4 a second; the first may be slow on its way
     assert times[-1] - times[0] <= 6 / 4 + SLACK_S + TICK_S
+
+
+def test_with_a_journal_a_hard_time_limit_during_a_send_is_a_lost_answer_that_recover_settles(forking):
+    text = message("stuck")
+    forking.task("texts.journaled.cut").send(text)
+    assert eventually(lambda: ended_as(forking, text) is MessageState.ACCEPTED)
+    assert len(forking.attempts(str(text.id))) == 1
+
+
+@pytest.mark.parametrize(("answer", "sends"), [("stuck", 1), ("hung", 2)], ids=["taken", "not taken"])
+def test_with_a_journal_and_early_acknowledgement_recover_goes_on_for_a_child_that_is_killed(forking, answer, sends):
+    text = message(answer, "taken")
+    forking.task("texts.journaled.early").send(text)
+    assert eventually(lambda: forking.attempts(str(text.id)))
+    os.kill(forking.attempts(str(text.id))[0].pid, signal.SIGKILL)
+    assert eventually(lambda: ended_as(forking, text) is MessageState.ACCEPTED)
+    assert len(forking.attempts(str(text.id))) == sends
+
+
+@pytest.mark.parametrize(
+    ("answer", "state"), [("stuck", MessageState.ACCEPTED), ("hung", MessageState.CANCELED)], ids=["taken", "not taken"]
+)
+def test_a_text_whose_task_is_revoked_and_killed_is_asked_about_and_not_sent_again(forking, answer, state):
+    text = message(answer)
+    sending = forking.task("texts.journaled.early").send(text)
+    assert eventually(lambda: forking.attempts(str(text.id)))
+    forking.app.control.revoke(sending.id, terminate=True, signal="SIGKILL")
+    assert eventually(lambda: ended_as(forking, text) is state)
+    assert len(forking.attempts(str(text.id))) == 1
 
 
 def test_a_revoked_text_is_canceled_in_the_journal(threaded):

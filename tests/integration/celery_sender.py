@@ -36,6 +36,7 @@ class FileSender:
 
     ``taken``: accepted. ``busy``: a rate limit. ``invalid``: a number that does not exist. ``lost``: the text is taken
     and the answer never comes. ``stuck``: the same, and the call hangs. ``drop``: nothing is taken, nothing comes back.
+    ``hung``: the same, and the call hangs.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -53,7 +54,7 @@ class FileSender:
                 raise ProviderError(INVALID)
             case "lost" | "drop":
                 raise TimeoutError
-            case "stuck":
+            case "stuck" | "hung":
                 time.sleep(STUCK_S)
             case _:
                 pass

@@ -44,6 +44,9 @@ journal = SQLStore(f"sqlite:///{folder / 'journal.db'}")
 journaled = Dispatcher(sender, policy=QUICK, journal=journal, lease_s=8.0)  # what a copy waits
 send_journaled = sms_task(app, journaled, name="texts.journaled")
 send_journaled_in_a_second = sms_task(app, journaled, name="texts.journaled.limited", soft_time_limit=1)
+short = Dispatcher(sender, policy=QUICK, journal=journal, lease_s=2.0)
+send_journaled_or_die = sms_task(app, short, name="texts.journaled.cut", time_limit=1)
+send_journaled_early = sms_task(app, short, name="texts.journaled.early", acks_late=False)
 recover_every(app, journal, send_journaled, every_s=0.5, grace_s=1.0)
 
 
