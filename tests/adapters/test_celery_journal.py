@@ -107,6 +107,25 @@ def test_a_message_that_the_broker_does_not_take_is_planned_all_the_same(store):
     assert state_in(store) is MessageState.PENDING
 
 
+class TakenAtOnce(SQLStore):
+    """Be a journal whose plans another worker begins at once: a broker took the message, and its answer was lost."""
+
+    def plan(self, messages: Any, **options: Any) -> int:
+        new = super().plan(messages, **options)
+        self.begin(messages, hint=AttemptState(), nonce="n", lease_s=60.0, account="a", most_deferred_s=60.0)
+        return new
+
+
+def test_a_message_that_may_be_on_its_way_is_not_to_be_sent_under_another_id(tmp_path):
+    at_once = {"max_retries": 1, "interval_start": 0, "interval_step": 0}
+    app = celery_app(broker_url=NOBODY, task_publish_retry=False, broker_transport_options=at_once)
+    with TakenAtOnce(f"sqlite:///{tmp_path / 'sms.db'}") as store:
+        _, task = ready(app, store)
+        with pytest.raises(Exception) as raised:  # noqa: PT011  # the broker's own
+            task.send(Message(NUMBER, TEXT))
+    assert "may be sent: send it again under that id" in str(getattr(raised.value, "__notes__", ""))
+
+
 def test_a_process_with_nothing_but_a_factory_plans_in_the_journal_it_is_given(store):
     def factory() -> Dispatcher:
         raise NotImplementedError
