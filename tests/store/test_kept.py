@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tests.store.journeys import message
 
 from smsretry import Accepted, Failure, FailureKind, GaveUp, GiveUpReason, Receipt
+from smsretry.core import claims
 from smsretry.core.claims import Entry
-from smsretry.core.fingerprint import Fingerprints
 from smsretry.core.outcome import AttemptState
 from smsretry.store.kept import (
     columns_of,
@@ -23,7 +23,7 @@ from smsretry.store.kept import (
     written_body,
 )
 
-KEY, NOW = b"a secret key", datetime(2026, 3, 1, 12, tzinfo=UTC)
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 moments = st.timedeltas(timedelta(days=-1), timedelta(days=1)).map(lambda moved: NOW + moved)
 counts = st.integers(0, 50)
 ends = st.builds(
@@ -72,24 +72,14 @@ def test_an_end_comes_back_from_its_row_as_it_was(end: Accepted | GaveUp) -> Non
 def test_a_state_that_needs_a_doubt_is_left_where_there_is_none() -> None:
     columns = columns_of(Entry(end=GaveUp(Failure.of(FailureKind.AUTH), GiveUpReason.PERMANENT, 1)))
     entry = entry_of(SimpleNamespace(state="pending", **columns))  # analytics opened a later round
-    assert (entry.end, entry.state) == (None, AttemptState())
+    assert (entry.end, entry.taken_back, entry.state) == (None, None, AttemptState())
 
 
-def test_fingerprints_tell_recipients_and_texts_apart() -> None:
-    first = Fingerprints.of(message("m", "one"), KEY)
-    assert Fingerprints.of(message("n", "one", campaign="autumn"), KEY) == first
-    assert Fingerprints.of(message("m", "two"), KEY).recipient == first.recipient
-    others = [
-        message("m", "two"),
-        message("m", "one", to="+15005550009"),
-        message("m", "one", media_urls=("https://a",)),
-    ]
-    assert len({Fingerprints.of(other, KEY).text for other in [*others, message("m", "one")]}) == 4
-
-
-def test_fingerprints_are_of_no_use_without_their_key() -> None:
-    one, other = (Fingerprints.of(message("m"), key) for key in (KEY, b"another key"))
-    assert {one.recipient, one.text}.isdisjoint({other.recipient, other.text})
+def test_that_a_message_was_taken_back_while_it_is_sent_is_kept() -> None:
+    back = claims.cancel(Entry(epoch=1, claimed_until=NOW, sending_since=NOW, sending_epoch=1))
+    assert back is not None
+    assert back.taken_back is not None
+    assert entry_of(SimpleNamespace(state="pending", **columns_of(back))) == back
 
 
 def test_a_body_holds_the_message_or_nothing_but_its_metadata() -> None:

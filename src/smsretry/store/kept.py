@@ -34,6 +34,7 @@ def entry_of(row: Any) -> Entry:
     """Return what the journal's rules know of the message in ``row``."""
     open_, in_doubt = is_open(row), row.doubt_since is not None
     decided = GaveUp.from_dict(json.loads(row.ending)) if open_ and row.ending else None
+    canceled = decided is not None and decided.reason is GiveUpReason.CANCELED
     return Entry(
         state=AttemptState(
             retries=row.retries,
@@ -52,7 +53,7 @@ def entry_of(row: Any) -> Entry:
         claimed_until=row.claimed_until,
         sending_since=row.sending_since,
         sending_epoch=row.sending_epoch,
-        taken_back=None if in_doubt else decided,
+        taken_back=decided if canceled and not in_doubt else None,
         end=None if open_ else _end_of(row),
     )
 
