@@ -134,6 +134,11 @@ def test_without_a_doubt_there_is_nothing_to_settle(fields_: dict[str, Any]) -> 
     assert AttemptState(doubt_since=NOW, **fields_).doubt_since == NOW
 
 
+def test_a_field_that_a_state_has_not_is_refused_by_its_name() -> None:
+    with pytest.raises(ValueError, match="A state has no field 'patience'"):
+        AttemptState.from_dict(NEW.to_dict() | {"patience": 1})
+
+
 @pytest.mark.parametrize("data", [None, [], "state", 7, [["v", 1]]])
 def test_what_is_no_object_is_no_state(data: Any) -> None:
     with pytest.raises(ValueError, match="must be a JSON object"):
