@@ -112,7 +112,7 @@ def requeue(
         _tell(_tried(store, lambda: run(store, queue, campaign=campaign or None, kind=kind)), as_json=as_json)
 
 
-@click.command()
+@click.command(short_help="Take back MESSAGE_ID, unless it has ended.")
 @click.argument("message_id")
 @_STORE
 def cancel(message_id: str, url: str) -> None:
