@@ -69,6 +69,7 @@ _TIMES: Final = frozenset(
     if isinstance(column.type, UtcDateTime)
 )
 """The columns that hold times; no other of the same name holds anything else."""
+_NOT_READ: Final = object()
 _ONE: Final = _Written(1)
 
 
@@ -82,6 +83,8 @@ class Gathered:
         self._rows: dict[str, Any] = {}
         self._unknown_events: set[str] = set()
         self._touched: set[str] = set()
+        self._answered: dict[str, Any] = {}
+        """The row that each message was answered with, while it holds."""
         self._added_messages: _Waiting = {}
         self._added_attempts: _Waiting = {}
         self._changes: _Waiting = {}
@@ -168,12 +171,15 @@ class Gathered:
         return self._untouched(self._rows.pop(keys["key"], None), keys["key"])
 
     def _untouched(self, row: Any, message_id: str) -> _Read | None:
-        return None if row is None or message_id in self._touched else _Read(row)
+        if row is None or message_id in self._touched:
+            return None
+        self._answered[message_id] = row
+        return _Read(row)
 
     def add_message(self, row: Mapping[str, Any]) -> _Written:
         """Add a message that a look has shown not to be there."""
         self._touched.add(row["id"])
-        _add(self._added_messages, row)
+        _add(self._added_messages, {name: value for name, value in row.items() if value is not None})
         return _ONE
 
     def add_attempt(self, row: Mapping[str, Any]) -> _Written | None:
@@ -181,13 +187,15 @@ class Gathered:
         if row["event_id"] not in self._unknown_events:
             return None
         self._unknown_events.discard(row["event_id"])
-        _add(self._added_attempts, row)
+        _add(self._added_attempts, {name: value for name, value in row.items() if value is not None})
         return _ONE
 
     def change_message(self, columns: Mapping[str, Any]) -> _Written:
         """Change columns of a message."""
-        self._touched.add(columns["message_id"])
-        _add(self._changes, columns)
+        message_id = columns["message_id"]
+        self._touched.add(message_id)
+        before = self._answered.pop(message_id, None)
+        _add(self._changes, columns if before is None else _changed(before, columns))
         return _ONE
 
     def count(self, added: Mapping[str, Any]) -> _Written:
@@ -285,6 +293,11 @@ def _names() -> Any:
 def _times_in(columns: tuple[str, ...]) -> tuple[int, ...]:
     """Return the places of the columns that hold times, in any of the tables."""
     return tuple(place for place, name in enumerate(columns) if name in _TIMES)
+
+
+def _changed(before: Any, columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the key, and those of ``columns`` that differ from what is there."""
+    return {name: value for name, value in columns.items() if getattr(before, name, _NOT_READ) != value}
 
 
 def _add(waiting: _Waiting, row: Mapping[str, Any]) -> None:
