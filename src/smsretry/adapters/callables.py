@@ -50,13 +50,13 @@ def send_with_retry(
     It may sleep for long: 14 seconds in all by default, but 10.6 hours where the sender's queue at the provider is full
     (Twilio's 21611). Give the message a ``send_before``, or the policy a limit for `FailureKind.QUEUE_FULL`.
     """
-    _check_parts(dispatcher, message, Dispatcher)
+    if not isinstance(dispatcher, Dispatcher) or not isinstance(message, _SENDABLE):
+        _refuse_parts(dispatcher, message, Dispatcher)
     message, state = _named(message, dispatcher), _NEW
     while True:
         following = _following(message, dispatcher.attempt(message, state))
         if isinstance(following, Receipt):
             return following
-        _tell_unheard(message, following)
         state = following.state
         sleep(following.delay_s)
 
@@ -65,25 +65,24 @@ async def send_with_retry_async(
     dispatcher: AsyncDispatcher, message: Message, *, sleep: Callable[[float], Awaitable[object]] | None = None
 ) -> Receipt:
     """Send ``message`` as `send_with_retry` does, in a running loop; ``sleep`` is ``asyncio.sleep`` by default."""
-    _check_parts(dispatcher, message, AsyncDispatcher)
+    if not isinstance(dispatcher, AsyncDispatcher) or not isinstance(message, _SENDABLE):
+        _refuse_parts(dispatcher, message, AsyncDispatcher)
     message, state, sleep = _named(message, dispatcher), _NEW, sleep or _loop_sleep()
     while True:
         following = _following(message, await dispatcher.attempt(message, state))
         if isinstance(following, Receipt):
             return following
-        _tell_unheard(message, following)
         state = following.state
         await sleep(following.delay_s)
 
 
-def _check_parts(dispatcher: object, message: object, kind: type[Dispatcher | AsyncDispatcher]) -> None:
+def _refuse_parts(dispatcher: object, message: object, kind: type[Dispatcher | AsyncDispatcher]) -> Never:
     """Raise before anything is sent where the two are not what they must be, or stand in each other's place."""
     if not isinstance(dispatcher, kind):
         what = "a Dispatcher" if kind is Dispatcher else "an AsyncDispatcher"
         got = type(dispatcher).__name__
         raise ConfigurationError(f"The first argument must be {what}, got {got}. Pass it, and then the message.")
-    if not isinstance(message, (Message, _Call)):
-        raise InvalidMessage(f"The second argument must be a smsretry.Message, got {type(message).__name__}.")
+    raise InvalidMessage(f"The second argument must be a smsretry.Message, got {type(message).__name__}.")
 
 
 def _named(message: Message, dispatcher: Dispatcher | AsyncDispatcher) -> Message:
@@ -99,7 +98,10 @@ def _following(message: Message, outcome: Outcome) -> Receipt | RetryAfter | Def
     match outcome:
         case Accepted(receipt):
             return receipt
-        case RetryAfter() | Deferred():
+        case RetryAfter():
+            return outcome
+        case Deferred():
+            _tell_unheard(message, outcome)
             return outcome
         case GaveUp():
             raise not_accepted(str(message.id), outcome) from outcome.cause
@@ -107,10 +109,10 @@ def _following(message: Message, outcome: Outcome) -> Receipt | RetryAfter | Def
             assert_never(unreachable)
 
 
-def _tell_unheard(message: Message, following: RetryAfter | Deferred) -> None:
+def _tell_unheard(message: Message, deferred: Deferred) -> None:
     """Log a wait of which no sink hears, since it was no attempt: a caller that sleeps for a minute looks hung."""
-    if isinstance(following, Deferred) and (why := _UNHEARD.get(following.reason)) is not None:
-        _log.warning("%s waits for %.3g s: %s.", message.id, following.delay_s, why)
+    if (why := _UNHEARD.get(deferred.reason)) is not None:
+        _log.warning("%s waits for %.3g s: %s.", message.id, deferred.delay_s, why)
 
 
 def _loop_sleep() -> Callable[[float], Awaitable[object]]:
@@ -211,6 +213,9 @@ class _Call:
     campaign: None = None
     send_before: None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+_SENDABLE: Final = (Message, _Call)
 
 
 class _Judging:
