@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -26,9 +27,25 @@ def contacts(folder: Path, rows: Rows, template: str = "{text}") -> Contacts:
     return Contacts(table=Table(path), template=Template.of(template), campaign="spring", numbers=Numbers())
 
 
+OPENED: list[SQLStore] = []
+
+
+@pytest.fixture(autouse=True)
+def closed_at_the_end() -> Iterator[None]:
+    """Close every store of a test: where one is forgotten, sqlite3 warns of it in another test."""
+    yield
+    while OPENED:
+        OPENED.pop().close()
+
+
+def new_store() -> SQLStore:
+    OPENED.append(SQLStore("sqlite://"))
+    return OPENED[-1]
+
+
 def begun(folder: Path, rows: Rows) -> SQLStore:
     """Return a store in which a campaign with ``rows`` is known."""
-    store = SQLStore("sqlite://")
+    store = new_store()
     store.plan(contacts(folder, rows).messages())
     return store
 
@@ -99,7 +116,7 @@ def test_a_campaign_that_is_there_is_not_begun_again(tmp_path: Path) -> None:
 
 def test_a_campaign_that_is_not_there_is_not_gone_on_with(tmp_path: Path) -> None:
     with pytest.raises(click.ClickException, match=r"no campaign 'spring'.*without --resume"):
-        known_before(contacts(tmp_path, [(ANN, "a")]), SQLStore("sqlite://"), resume=True)
+        known_before(contacts(tmp_path, [(ANN, "a")]), new_store(), resume=True)
 
 
 def test_a_changed_list_is_not_sent(tmp_path: Path) -> None:
@@ -115,6 +132,6 @@ def test_a_store_that_cannot_be_used_is_told(tmp_path: Path) -> None:
 
 
 def test_what_is_left_out_is_not_known_as_a_message(tmp_path: Path) -> None:
-    store = SQLStore("sqlite://")
+    store = new_store()
     store.skipped("spring:1", "no consent", campaign="spring")
     assert store.compare([Message(ANN, "a", id="spring:1")]) == {}
