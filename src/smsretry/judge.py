@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Final, assert_never
+from typing import TYPE_CHECKING, Any, Final, assert_never
 
 from smsretry.core.claims import PROBE_EVERY_S, is_late
 from smsretry.core.classify import classify_error
@@ -25,9 +25,11 @@ from smsretry.core.outcome import (
 )
 from smsretry.core.policy import OnUnknown, RetryPolicy
 from smsretry.errors import ProviderError
-from smsretry.limiting import Limiting
 from smsretry.ports import Classifier, Clock
 from smsretry.steps import Find, Steps
+
+if TYPE_CHECKING:
+    from smsretry.limiting import Limiting
 
 _CLOCKS_APART: Final = timedelta(seconds=300)
 """How far before the doubtful send a look-up begins: worker and provider clocks differ."""

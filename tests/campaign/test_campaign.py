@@ -233,7 +233,6 @@ def test_whoever_is_told_and_fails_does_not_stop_it(run, caplog):
 def test_an_account_that_is_refused_puts_all_on_hold_and_says_why(journaled, caplog):
     """The hold lasts a minute, so the campaign is stopped then, and its messages are there still."""
     provider = Provider(every=[REFUSED] * 1_000)
-
     held = asyncio.Event()
     told: list[Progress] = []
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import secrets
+import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -229,6 +232,18 @@ def test_one_store_serves_one_loop_after_the_other(file_store: SQLStore) -> None
     journal = file_store.in_loop()
     assert isinstance(asyncio.run(begin(journal, message("m1"))), Claim)
     assert isinstance(asyncio.run(begin(journal, message("m2"))), Claim)
+
+
+def test_a_loop_that_has_ended_is_forgotten_with_its_thread(file_store: SQLStore) -> None:
+    journal, before = file_store.in_loop(), threading.active_count()
+    for number in range(3):
+        asyncio.run(begin(journal, message(f"m{number}")))
+    gc.collect()
+    assert len(journal._queues) == 0
+    until_s = time.monotonic() + 10.0
+    while threading.active_count() > before and time.monotonic() < until_s:
+        time.sleep(0.01)
+    assert threading.active_count() <= before, "threads of tests before may have ended meanwhile"
 
 
 class Taking:

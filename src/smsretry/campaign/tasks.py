@@ -8,7 +8,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable
 from contextlib import suppress
 from typing import Any, Final
 
-from smsretry.campaign.agenda import Agenda, Progress
+from smsretry.campaign.agenda import Agenda, Job, Progress
 from smsretry.campaign.reporting import OnProgress, Reporter, check_options, is_message, log_refused, now_s
 from smsretry.core.message import Message
 from smsretry.dispatcher import AsyncDispatcher
@@ -105,32 +105,33 @@ class _Run:
         return progress
 
     async def _work(self) -> None:
-        agenda, attempt = self._agenda, self._dispatcher.attempt
+        agenda = self._agenda
         try:
-            while not agenda.is_over:
+            while not (agenda.is_over or agenda.is_stopped):
                 job = agenda.take(now_s())
                 if job is None:
-                    if agenda.is_stopped:
-                        return
                     await self._change()
                     continue
                 if agenda.wants_more:
                     self._room.set()
                 if self._idle:
                     self._wake_for_more()
-                try:
-                    outcome = await attempt(job.message, job.state)
-                except InvalidMessage as error:
-                    log_refused(job.message, error)
-                    agenda.refuse(job)
-                except BaseException as error:  # no failure of a message: it is raised at the end
-                    agenda.put_back(job)
-                    self._stop(error)
-                    raise
-                else:
-                    agenda.settle(job, outcome, now_s())
+                await self._attempt(job)
         finally:
             self._wake_if_over()
+
+    async def _attempt(self, job: Job) -> None:
+        try:
+            outcome = await self._dispatcher.attempt(job.message, job.state)
+        except InvalidMessage as error:
+            log_refused(job.message, error)
+            self._agenda.refuse(job)
+        except BaseException as error:  # no failure of a message: it is raised at the end
+            self._agenda.put_back(job)
+            self._stop(error)
+            raise
+        else:
+            self._agenda.settle(job, outcome, now_s())
 
     async def _change(self) -> None:
         """Wait until there may be something to do."""

@@ -183,8 +183,9 @@ class InLoop:
         loop = asyncio.get_running_loop()
         queue = self._queues.get(loop)
         if queue is None:
-            write = self._write_together if self._database.kind == "sqlite" else self._write_each
-            queue = self._queues[loop] = _Queue(loop, write, most=_MOST if self._database.kind == "sqlite" else 1)
+            is_sqlite = self._database.kind == "sqlite"
+            queue = _Queue(self._write_together, _MOST, 1) if is_sqlite else _Queue(self._write_each, 1, _AT_ONCE)
+            self._queues[loop] = queue
         return queue
 
     def _undo(self, begun: Any) -> _Work | None:
@@ -221,20 +222,23 @@ class InLoop:
                 job.error = error
 
 
-@dataclass(slots=True, eq=False, weakref_slot=True)
+@dataclass(slots=True, eq=False)
 class _Queue:
-    """Hold the works of one loop that wait, and those that are being written."""
+    """Hold the works of one loop that wait, and write ``at_once`` groups of ``most`` side by side.
 
-    loop: asyncio.AbstractEventLoop
+    It does not hold the loop, whose end is its own.
+    """
+
     write: Callable[[Sequence[_Job]], None]
     most: int
+    at_once: int
     waiting: list[_Job] = field(default_factory=list)
     writing: int = 0
     threads: ThreadPoolExecutor | None = None
 
     async def ask(self, work: _Work, undo: Callable[[Any], _Work | None] | None = None) -> Any:
         """Return what ``work`` returns, once it is committed; where the caller is canceled, ``undo`` what it did."""
-        job = _Job(work, self.loop.create_future())
+        job = _Job(work, asyncio.get_running_loop().create_future())
         self.waiting.append(job)
         self._write_on()
         try:
@@ -248,7 +252,7 @@ class _Queue:
         if job in self.waiting:
             self.waiting.remove(job)
         elif job.answer.cancelled():  # it is being written
-            job.answer = self.loop.create_future()
+            job.answer = asyncio.get_running_loop().create_future()
             job.answer.add_done_callback(lambda answer: self._undo(answer, undo))
         else:
             self._undo(job.answer, undo)
@@ -256,19 +260,19 @@ class _Queue:
     def _undo(self, answer: asyncio.Future[Any], undo: Callable[[Any], _Work | None]) -> None:
         work = None if answer.exception() is not None else undo(answer.result())
         if work is not None:
-            taken_back = self.loop.create_future()
+            taken_back = answer.get_loop().create_future()
             taken_back.add_done_callback(asyncio.Future.exception)  # where it fails, the claim's lease ends it
             self.waiting.append(_Job(work, taken_back))
             self._write_on()
 
     def _write_on(self) -> None:
         """Write what waits, where nobody does."""
-        while self.waiting and self.writing < (1 if self.most > 1 else _AT_ONCE):
+        while self.waiting and self.writing < self.at_once:
             jobs, self.waiting = self.waiting[: self.most], self.waiting[self.most :]
             self.writing += 1
             if self.threads is None:
-                self.threads = ThreadPoolExecutor(_AT_ONCE if self.most == 1 else 1, thread_name_prefix="smsretry")
-            done = self.loop.run_in_executor(self.threads, self.write, jobs)
+                self.threads = ThreadPoolExecutor(self.at_once, thread_name_prefix="smsretry")
+            done = asyncio.get_running_loop().run_in_executor(self.threads, self.write, jobs)
             done.add_done_callback(partial(self._written, jobs))
 
     def _written(self, jobs: Sequence[_Job], done: asyncio.Future[None]) -> None:
