@@ -130,6 +130,22 @@ def test_of_one_id_and_of_equal_texts_in_a_group_one_is_claimed(file_store: SQLS
     assert miscounted(file_store) == {}
 
 
+def test_a_text_that_is_rendered_anew_counts_as_the_one_that_is_sent(file_store: SQLStore) -> None:
+    file_store.plan(message("first", "Equal words."))
+
+    async def run() -> list[Begun]:
+        journal = file_store.in_loop()
+        before = begin(journal, message("m"))  # while it is written, the others gather
+        anew = begin(journal, message("first", "Other words."), rerun=True)
+        answers = await asyncio.gather(before, anew, begin(journal, message("second", "Equal words.")))
+        return list(answers[1:])
+
+    first, second = asyncio.run(run())
+    assert isinstance(first, Claim)
+    assert first.message.body == "Equal words."
+    assert isinstance(second, Busy)
+
+
 def test_an_id_with_another_text_is_refused_and_no_other_of_its_group(file_store: SQLStore) -> None:
     async def run() -> list[Any]:
         journal = file_store.in_loop()

@@ -435,7 +435,7 @@ def look_statement(schema: Schema) -> sa.Select[Any]:
 
 
 def look_at_all_statement(schema: Schema) -> sa.Select[Any]:
-    """Return the same for all messages in ``asked``, a JSON array of pairs of id and text; ``asked_id`` tells which.
+    """Return the same for all messages in ``asked``, a JSON array of pairs of id and text, with these two.
 
     In the words of SQLite, where no row needs a lock.
     """
@@ -444,7 +444,12 @@ def look_at_all_statement(schema: Schema) -> sa.Select[Any]:
     key, text = (sa.func.json_extract(asked.c.value, place) for place in ("$[0]", "$[1]"))
     like = _like_until(schema, messages.c.fingerprint, text, key)
     looked: Any = sa.select(
-        *read_columns(schema), DatabaseNow().label("now"), like, *_hold(schema), key.label("asked_id")
+        *read_columns(schema),
+        DatabaseNow().label("now"),
+        like,
+        *_hold(schema),
+        key.label("asked_id"),
+        text.label("asked_text"),
     )
     return _with_hold(schema, looked, asked.outerjoin(messages, messages.c.id == key))
 

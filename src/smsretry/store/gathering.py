@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import collections
 import functools
+import itertools
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -141,14 +142,18 @@ class Gathered:
         self._counts = Counter()
 
     def _looked(self, begins: Sequence[Needs]) -> dict[str, Any]:
-        """Return what a begin reads, by message; nothing of messages with a text that comes twice."""
-        texts = Counter(need.text for need in begins)
+        """Return what a begin reads, by message; nothing of those that have to see what another of them has begun."""
         accounts = {need.account for need in begins}
-        alone = [[need.message_id, need.text] for need in begins if texts[need.text] == 1]
-        if not alone or len(accounts) != 1:
+        if len(accounts) != 1:
             return {}
-        asked = {"asked": json.dumps(alone), "account": accounts.pop()}
-        return {row.asked_id: row for row in self._read(self._statements.look_at_all, asked)}
+        asked = {"asked": json.dumps([[need.message_id, need.text] for need in begins]), "account": accounts.pop()}
+        rows = list(self._read(self._statements.look_at_all, asked))
+        # What is sent is the text asked for, or that of the first begin.
+        texts = [{row.asked_text, row.fingerprint} - {None} for row in rows]
+        often = Counter(itertools.chain.from_iterable(texts))
+        return {
+            row.asked_id: row for row, own in zip(rows, texts, strict=True) if all(often[text] == 1 for text in own)
+        }
 
     def _locked(self, ids: Sequence[str]) -> dict[str, Any]:
         return {row.id: row for row in self._read(self._statements.lock_all, {"names": json.dumps(ids)})} if ids else {}
