@@ -221,7 +221,7 @@ class Dispatcher(_Shell[SMSSender, AnalyticsSink, Journal, RateLimiter | FairLim
         self._told(ended, message, state, self.clock())
         return ended
 
-    def interrupted(self, message: Message, state: AttemptState, began: datetime, error: Exception) -> Outcome:
+    def interrupted(self, message: Message, state: AttemptState, began: datetime, error: BaseException) -> Outcome:
         """Say what follows an attempt that began at ``began`` and that ``error`` cut short, and tell every sink.
 
         For adapters: a queue that limits the time of a run. Nobody knows how far the attempt came, so the text may have
@@ -330,6 +330,13 @@ class AsyncDispatcher(
         ended = unknown(state, why)
         await self._told(ended, message, state, self.clock())
         return ended
+
+    async def interrupted(
+        self, message: Message, state: AttemptState, began: datetime, error: BaseException
+    ) -> Outcome:
+        """Say what follows an attempt that ``error`` cut short: see `Dispatcher.interrupted`."""
+        outcome = self._judge.interrupted(message, state, began, self.clock(), error)
+        return await self._told(outcome, message, state, began)
 
     async def close(self) -> None:
         """Close the sender's connections, where it has any: at the end of a loop."""

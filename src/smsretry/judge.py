@@ -90,7 +90,7 @@ class Judge:
         return self._failed(message, state, began, clock, gone, None)
 
     def interrupted(
-        self, message: Message, state: AttemptState, began: datetime, now: datetime, error: Exception
+        self, message: Message, state: AttemptState, began: datetime, now: datetime, error: BaseException
     ) -> Outcome:
         """Decide what follows an attempt that ``error`` cut short, of which nobody knows whether it sent."""
         if state.ending is not None:

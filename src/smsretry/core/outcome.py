@@ -60,14 +60,15 @@ class GaveUp:
 
     Each call of the sender counts as a send, also where it refused by itself and asked nobody: for want of a setting,
     or with too little time left. ``would_retry_at`` is set where a retry was allowed but would have come after
-    ``send_before``. ``cause`` is the exception of the sender, for whoever raises; it is no part of the value.
+    ``send_before``. ``cause`` is the exception of the sender, or what cut it short, for whoever raises; it is no part
+    of the value.
     """
 
     failure: Failure
     reason: GiveUpReason
     attempts: int
     would_retry_at: datetime | None = None
-    cause: Exception | None = field(default=None, compare=False, repr=False)
+    cause: BaseException | None = field(default=None, compare=False, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON object without ``cause``."""

@@ -1,0 +1,70 @@
+"""What every adapter does, whatever its queue: an adapter adds its queue's words and nothing else.
+
+::
+
+    source.planned(message, …)        write it down before it is queued, where there is a journal
+    Run.of(source.get(), message, …)  what one run of a job brings
+    attempt(run)                      ─▶ Done | Again | Failed
+    deliver(run, publish)             ─▶ Done | Again | Failed | HandBack, with the next run published
+
+`attempt` serves a queue that is told of the next run by an exception or a return value; `deliver` one into which an
+adapter puts the next run itself. Each has an awaited twin. The decisions are generators of the calls that they need
+(`smsretry.adapters._seam.steps`), so that plain and async queues share them.
+"""
+
+from smsretry.adapters._seam.envelope import (
+    STATE_KEY,
+    Envelope,
+    check_message,
+    seconds_until,
+    state_in,
+    written,
+)
+from smsretry.adapters._seam.recovery import CanRecover, Sweeper, sweep_in_loop, take_back
+from smsretry.adapters._seam.run import (
+    EARLY_S,
+    Again,
+    Done,
+    Failed,
+    HandBack,
+    Plan,
+    Run,
+    at_once,
+    attempt,
+    attempt_async,
+    deliver,
+    deliver_async,
+    ended,
+)
+from smsretry.adapters._seam.source import CanPlan, Source, kept_on
+from smsretry.adapters._seam.waits import BrokerLimits
+
+__all__ = [
+    "EARLY_S",
+    "STATE_KEY",
+    "Again",
+    "BrokerLimits",
+    "CanPlan",
+    "CanRecover",
+    "Done",
+    "Envelope",
+    "Failed",
+    "HandBack",
+    "Plan",
+    "Run",
+    "Source",
+    "Sweeper",
+    "at_once",
+    "attempt",
+    "attempt_async",
+    "check_message",
+    "deliver",
+    "deliver_async",
+    "ended",
+    "kept_on",
+    "seconds_until",
+    "state_in",
+    "sweep_in_loop",
+    "take_back",
+    "written",
+]

@@ -1,0 +1,156 @@
+"""Let `smsretry.store.recover` run beside a worker, and take back what a queue has dropped."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
+
+from smsretry.core.message import Message
+from smsretry.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import asyncio
+
+_log: Final = logging.getLogger("smsretry")
+_PATIENCE_S: Final = 5.0
+"""How long a fork, or the end of a worker, waits for a sweep."""
+
+
+class CanRecover(Protocol):
+    """Queue again what nobody works on any more: `smsretry.store.SQLStore` can."""
+
+    def recover(self, requeue: Any, *, grace_s: float) -> object:
+        """Queue again, through ``requeue``, what is ``grace_s`` seconds past its time."""
+        ...
+
+
+@runtime_checkable
+class CanCancel(Protocol):
+    """Take messages back."""
+
+    def cancel(self, message_id: str) -> bool:
+        """Take back a message that is not being sent at this moment; False where it is, or has ended."""
+        ...
+
+
+def take_back(journal: object, message_id: str) -> None:
+    """Cancel a message in its journal, where that can do so, because its job was revoked; what goes wrong is logged."""
+    if not isinstance(journal, CanCancel):
+        return
+    try:
+        journal.cancel(message_id)
+    except Exception as error:  # noqa: BLE001  # whatever a database raises: the worker goes on
+        _log.error("%s was revoked and could not be canceled (%s).", message_id, type(error).__qualname__)
+
+
+class Sweeper:
+    """Run ``store.recover`` every ``every_s`` seconds in a thread, from `start` to `stop`.
+
+    A process that forks while a thread works on a database or a lock leaves its child with half of it; so a fork waits
+    for the sweep that is under way, and a sweep for a fork.
+    """
+
+    def __init__(self, store: CanRecover, queue: object, *, every_s: float, grace_s: float) -> None:
+        check_positive("every_s", every_s)
+        check_positive("grace_s", grace_s)
+        self._store, self._queue = store, queue
+        self._every_s, self._grace_s = every_s, grace_s
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._working = _ForkGuard()
+
+    def start(self) -> None:
+        """Sweep at once, and then again and again."""
+        if self._thread is not None and self._thread.is_alive():
+            return
+        self._working.stand()
+        self._ended.clear()
+        self._thread = threading.Thread(target=self._run, name="smsretry-recover", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Sweep no more; wait a little for the sweep that is under way."""
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join(_PATIENCE_S)
+
+    def sweep(self) -> None:
+        """Sweep once; what goes wrong is logged, and tried again the next time."""
+        with self._working:
+            try:
+                self._store.recover(self._queue, grace_s=self._grace_s)
+            except Exception as error:  # noqa: BLE001  # whatever a database raises
+                _log.error("recover failed (%s): it runs again in %g s.", type(error).__qualname__, self._every_s)
+
+    def _run(self) -> None:
+        self.sweep()
+        while not self._ended.wait(self._every_s):
+            self.sweep()
+
+
+async def sweep_in_loop(
+    store: CanRecover, send: Callable[[Message], Awaitable[object]], *, every_s: float, grace_s: float
+) -> None:
+    """Run ``store.recover`` every ``every_s`` seconds in a thread, until canceled; ``send`` is awaited in this loop."""
+    import asyncio  # only whoever runs a loop pays for it
+
+    sweeper = Sweeper(store, _FromThread(send, asyncio.get_running_loop()), every_s=every_s, grace_s=grace_s)
+    while True:
+        await asyncio.to_thread(sweeper.sweep)
+        await asyncio.sleep(every_s)
+
+
+class _FromThread:
+    """Queue a message from a thread through an async ``send``."""
+
+    def __init__(self, send: Callable[[Message], Awaitable[object]], loop: asyncio.AbstractEventLoop) -> None:
+        self._send, self._loop = send, loop
+
+    def send(self, message: Message) -> object:
+        import asyncio
+
+        async def sent() -> object:
+            return await self._send(message)
+
+        return asyncio.run_coroutine_threadsafe(sent(), self._loop).result()
+
+
+def check_positive(name: str, value: float) -> None:
+    """Raise `smsretry.ConfigurationError` where ``value`` is no time to wait."""
+    if not 0 < value < float("inf"):
+        msg = f"{name} must be more than 0 seconds, got {value!r}. Use 60."
+        raise ConfigurationError(msg)
+
+
+class _ForkGuard:
+    """Keep forks of this process and a block of work apart; it works once it was told to `stand`."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._stands_in: int | None = None
+        self._holds = False
+
+    def stand(self) -> None:
+        """Guard this process from now on."""
+        if self._stands_in is None and hasattr(os, "register_at_fork"):  # Windows does not fork
+            self._stands_in = os.getpid()
+            os.register_at_fork(before=self._wait, after_in_parent=self._go_on, after_in_child=self._forget)
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def _wait(self) -> None:
+        self._holds = self._lock.acquire(timeout=_PATIENCE_S)
+
+    def _go_on(self) -> None:
+        if self._holds:
+            self._lock.release()
+
+    def _forget(self) -> None:
+        self._lock = threading.Lock()

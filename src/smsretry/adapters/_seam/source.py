@@ -1,0 +1,153 @@
+"""Where the dispatcher of a job comes from, and the journal in which its messages are planned."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final, Generic, Protocol, runtime_checkable
+
+from smsretry.adapters._seam.run import DispatcherT
+from smsretry.adapters._seam.steps import Blocking, Steps, awaited, called
+from smsretry.core.message import Message
+from smsretry.dispatcher import new_id
+from smsretry.errors import ConfigurationError, InvalidMessage
+
+_KEPT: Final = "_smsretry_source"
+
+
+@runtime_checkable
+class CanPlan(Protocol):
+    """Write down what will be sent before it is queued: `smsretry.store.SQLStore` can."""
+
+    def plan(self, messages: Message, *, due_in_s: float = 0.0) -> object:
+        """Write that ``messages`` will be sent, ``due_in_s`` seconds from now at the earliest."""
+        ...
+
+
+class Source(Generic[DispatcherT]):
+    """Hold a dispatcher of ``kind``, or the function that makes one: once in each process, at first use.
+
+    ``journal`` is what messages are planned in: needed where a function makes the dispatcher, which must then have the
+    same one. That of a dispatcher is used by itself. Raises `smsretry.ConfigurationError` for what is neither.
+    """
+
+    dispatcher: DispatcherT | None
+    """The dispatcher where it is known before anything is sent; None where a function will make it."""
+    journal: CanPlan | None
+    """What plans are written to, where there is one."""
+
+    def __init__(
+        self,
+        kind: type[DispatcherT],
+        dispatcher: DispatcherT | Callable[[], DispatcherT],
+        *,
+        journal: CanPlan | None = None,
+    ) -> None:
+        self._kind = kind
+        self.given = dispatcher
+        self._slots: dict[int, _Slot] = {}
+        if journal is not None and not isinstance(journal, CanPlan):
+            raise ConfigurationError(
+                f"journal must have a method plan(message, due_in_s=...), got {type(journal).__name__}. "
+                "Use an SQLStore."
+            )
+        self.dispatcher, self.journal = None, journal
+        if isinstance(dispatcher, kind):
+            self.dispatcher, self.journal = dispatcher, _own_journal(dispatcher, journal)
+        elif not callable(dispatcher):
+            raise ConfigurationError(
+                f"dispatcher must be {self._a_kind} or a function that returns one, got {type(dispatcher).__name__}."
+            )
+
+    @property
+    def is_journaled(self) -> bool:
+        """Say whether its messages are known to a journal."""
+        return self.journal is not None or (self.dispatcher is not None and self.dispatcher.journal is not None)
+
+    def get(self) -> DispatcherT:
+        """Return the dispatcher of this process, whichever thread asks first.
+
+        Raises `smsretry.ConfigurationError` where it has no journal and messages are planned in one: `recover` would
+        queue them for ever.
+        """
+        if self.dispatcher is not None:
+            return self.dispatcher
+        slot = self._slots.setdefault(os.getpid(), _Slot())  # a forked child finds no lock that its parent held
+        with slot.lock:
+            if slot.made is None:
+                slot.made = self._checked(self.given())  # type: ignore[operator]  # pyright: ignore[reportCallIssue]
+            made: DispatcherT = slot.made
+            return made
+
+    def planned(self, message: Message, due_in_s: float = 0.0, *, in_task: bool) -> Message:
+        """Write into the journal, where there is one, that ``message`` will be sent; return it with an id.
+
+        Raises `smsretry.InvalidMessage`, and writes nothing, where the journal knows the id with another recipient or
+        text, and for a message without an id ``in_task``: whoever runs again would queue it under another one.
+        """
+        return called(self._planning(message, due_in_s, in_task=in_task))
+
+    async def planned_async(self, message: Message, due_in_s: float = 0.0, *, in_task: bool) -> Message:
+        """Plan ``message`` as `planned` does, in a running loop."""
+        return await awaited(self._planning(message, due_in_s, in_task=in_task))
+
+    def _planning(self, message: Message, due_in_s: float, *, in_task: bool) -> Steps[Message]:
+        journal = self.journal
+        if journal is None:
+            return message
+        if message.id is None and in_task:
+            raise InvalidMessage(
+                "With a journal a message that is queued inside a task needs an id of its own: a task that runs again "
+                "would queue it once more. Give it one, such as f'{campaign}:{customer_id}'."
+            )
+        named = message if message.id is not None else message.with_id(new_id())
+        yield Blocking(lambda: journal.plan(named, due_in_s=due_in_s))
+        return named
+
+    def _checked(self, made: object) -> DispatcherT:
+        if not isinstance(made, self._kind):
+            raise ConfigurationError(
+                f"The function that makes the dispatcher must return {self._a_kind}, got {type(made).__name__}."
+            )
+        if self.journal is not None and made.journal is None:
+            raise ConfigurationError(
+                "The messages of this queue are planned in a journal and its dispatcher has none, so nothing was sent. "
+                f"Make it with the same one: {self._kind.__name__}(sender, journal=store)."
+            )
+        return made
+
+    @property
+    def _a_kind(self) -> str:
+        return f"{'an' if self._kind.__name__.startswith('A') else 'a'} {self._kind.__name__}"
+
+
+def kept_on(
+    holder: object, kind: type[DispatcherT], dispatcher: DispatcherT | Callable[[], DispatcherT]
+) -> Source[DispatcherT]:
+    """Return the source for what a body hands over in each run; ``holder`` is the queue's task, and keeps it."""
+    if isinstance(dispatcher, kind):
+        return Source(kind, dispatcher)
+    kept: dict[str, Any] = vars(holder)
+    source: Source[DispatcherT] = kept.setdefault(_KEPT, Source(kind, dispatcher))
+    if source.given != dispatcher:
+        source = kept[_KEPT] = Source(kind, dispatcher)
+    return source
+
+
+@dataclass(slots=True)
+class _Slot:
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    made: Any = None
+
+
+def _own_journal(dispatcher: Any, journal: CanPlan | None) -> CanPlan | None:
+    """Return the journal of ``dispatcher`` where it can plan; raise where ``journal`` is another one."""
+    own: object = dispatcher.journal
+    if journal is not None and own is not journal:
+        raise ConfigurationError(
+            "journal is not the one of the dispatcher, so what is planned would never be found there. "
+            "Pass it to the Dispatcher, which is enough: Dispatcher(sender, journal=store)."
+        )
+    return own if isinstance(own, CanPlan) else None
