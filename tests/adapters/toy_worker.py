@@ -1,4 +1,7 @@
-"""The worker of the toy queue, and an adapter for it: ``python -m tests.adapters.toy_worker FOLDER [async]``."""
+"""The worker of the toy queue, and an adapter for it.
+
+python -m tests.adapters.toy_worker FOLDER [async] [unjournaled]
+"""
 
 from __future__ import annotations
 
@@ -39,13 +42,13 @@ class ToyTexts:
 class Worker:
     """Run one job after the other."""
 
-    def __init__(self, folder: Path, *, is_async: bool) -> None:
+    def __init__(self, folder: Path, *, is_async: bool, has_journal: bool) -> None:
         self.jobs, self.site, self.is_async = ToyQueue(folder), Site(folder), is_async
         self.queue = AsyncGenericQueue if is_async else GenericQueue
         self.make = self.site.async_dispatcher if is_async else self.site.dispatcher
         self.dispatcher: Any = self.make()
         plain = ToyTexts(self.jobs, "plain", self.make, self.queue)
-        journaled = ToyTexts(self.jobs, "journaled", self.make(journaled=True), self.queue)
+        journaled = ToyTexts(self.jobs, "journaled", self.make(journaled=has_journal), self.queue)
         self.kinds = {"plain": plain.run, "journaled": journaled.run, "own": self.run_own}
 
     def run_own(self, job: Job) -> Any:
@@ -81,4 +84,4 @@ class Worker:
 
 
 if __name__ == "__main__":
-    Worker(Path(sys.argv[1]), is_async="async" in sys.argv).work()
+    Worker(Path(sys.argv[1]), is_async="async" in sys.argv, has_journal="unjournaled" not in sys.argv).work()

@@ -96,10 +96,10 @@ def check_results_come_back_whole(trial: Trial) -> None:
     """Read what the queue keeps of its jobs: the receipt, and the exception with all that it says."""
     for name in ("next", "refused"):
         trial.end(name)
-    receipt = trial.harness.result(trial.jobs["next"])
+    receipt = trial.result("next")
     is_whole = isinstance(receipt, dict) and Receipt.from_dict(receipt).provider_id == f"sid-{trial.id('next')}"
     _holds("The receipt comes back", is_whole)
-    error = trial.harness.result(trial.jobs["refused"])
+    error = trial.result("refused")
     if not isinstance(error, NotAccepted):
         raise ContractBroken(f"The exception of a message that has ended comes back: got {type(error).__name__}.")
     wanted = SendFailed(trial.id("refused"), GiveUpReason.PERMANENT, 1, INVALID.to_dict())
@@ -117,14 +117,14 @@ def check_nothing_personal_is_shown(trial: Trial) -> None:
 
 def check_a_killed_send_is_one_text(trial: Trial) -> None:
     """Kill the worker in the middle of a send: the message must end, as accepted, and with one text."""
-    _ = trial.killed
+    trial.kill_once()
     _expect("What a killed worker had sent is found", "accepted", trial.end("held"))
     _expect("A killed send is no second text", 1, len(trial.site.sent(trial.id("held"))))
 
 
 def check_a_killed_wait_is_one_text(trial: Trial) -> None:
     """Kill the worker while a message waits in it or its queue: the message must be sent, once."""
-    _ = trial.killed
+    trial.kill_once()
     _expect("What waits when a worker is killed is sent", "accepted", trial.end("waiting"))
     _expect("A killed wait is no second text", 1, trial.site.texts(trial.id("waiting")))
 

@@ -9,13 +9,12 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, assert_never
 
-from smsretry.core.events import Event, MessageAccepted, MessageFailed
 from smsretry.core.failure import Failure, FailureKind
 from smsretry.core.lookup import Found, LookUp, NotSeen
 from smsretry.core.message import Message, Receipt
-from smsretry.core.outcome import AttemptState, Deferred, Outcome, RetryAfter
+from smsretry.core.outcome import Accepted, AttemptState, Deferred, GaveUp, Outcome, RetryAfter
 from smsretry.core.policy import RetryPolicy
 from smsretry.dispatcher import AsyncDispatcher, Dispatcher
 from smsretry.errors import ProviderError
@@ -58,6 +57,8 @@ class Handled:
     """The state that the queue had to carry on; None where the message has ended."""
     outcome: str
     """What the run led to: ``Accepted``, ``RetryAfter``, ``Deferred`` or ``GaveUp``."""
+    end: str | None
+    """How the message ended: ``accepted``, or the reason why not; None where it goes on."""
 
 
 class Site:
@@ -99,8 +100,8 @@ class Site:
 
     def end(self, message_id: str) -> str | None:
         """Return how one message has ended: ``accepted``, or the reason why not; None where it is open."""
-        ends = self._lines("ended", message_id)
-        return None if not ends else str(ends[-1]["end"])
+        ends = [run.end for run in self.handled(message_id) if run.end is not None]
+        return ends[0] if ends else None
 
     def note(self, name: str, message_id: str | None, **said: Any) -> None:
         """Append a line in one write, so that processes do not mix theirs."""
@@ -108,7 +109,7 @@ class Site:
             file.write(json.dumps({"id": message_id, **said}) + "\n")
 
     def _parts(self, *, journaled: bool) -> dict[str, Any]:
-        parts: dict[str, Any] = {"policy": POLICY, "sink": _EndSink(self), "lease_s": LEASE_S}
+        parts: dict[str, Any] = {"policy": POLICY, "lease_s": LEASE_S}
         return {**parts, "journal": self.store()} if journaled else parts
 
     def _lines(self, name: str, message_id: str) -> list[dict[str, Any]]:
@@ -188,28 +189,20 @@ class _AsyncNoting(AsyncDispatcher):
         return outcome
 
 
-class _EndSink:
-    """Note how messages end."""
-
-    blocks: ClassVar[bool] = False
-
-    def __init__(self, site: Site) -> None:
-        self._site = site
-
-    def record(self, event: Event, /) -> None:
-        match event:
-            case MessageAccepted():
-                self._site.note("ended", event.message_id, end="accepted")
-            case MessageFailed():
-                self._site.note("ended", event.message_id, end=event.reason.value)
-            case _:
-                pass
-
-
 def _note_handled(site: Site, message: Message, state: AttemptState, outcome: Outcome) -> None:
-    left = outcome.state.to_dict() if isinstance(outcome, (RetryAfter, Deferred)) else None
+    left: dict[str, Any] | None = None
+    end: str | None = None
+    match outcome:
+        case Accepted():
+            end = "accepted"
+        case GaveUp():
+            end = outcome.reason.value
+        case RetryAfter() | Deferred():
+            left = outcome.state.to_dict()
+        case _ as unreachable:
+            assert_never(unreachable)
     name, given = type(outcome).__name__, state.to_dict()
-    site.note("handled", message.id, message=message.to_dict(), given=given, left=left, outcome=name)
+    site.note("handled", message.id, message=message.to_dict(), given=given, left=left, outcome=name, end=end)
 
 
 def _receipt(message: Message) -> Receipt:
