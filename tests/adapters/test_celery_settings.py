@@ -242,8 +242,8 @@ def test_times_that_are_none_are_refused(times):
             "store must have a method recover(queue, grace_s=...), got str. Use an SQLStore",
         ),
         (Sweeps, queue_again, "store must have a method recover(queue, grace_s=...), got a class. Use an SQLStore"),
-        (Sweeps(), "texts.send", "queue must be what sms_task returned, or a function of the id and the metadata"),
-        (Sweeps(), None, "queue must be what sms_task returned, or a function of the id and the metadata"),
+        (Sweeps(), "texts.send", "queue must be a ready task, or a function of the id and the metadata"),
+        (Sweeps(), None, "queue must be a ready task, or a function of the id and the metadata"),
     ],
     ids=["a URL", "a class", "a name", "nothing"],
 )
@@ -284,7 +284,7 @@ def test_an_overdue_message_is_queued_again_by_the_worker(store):
 
 FORKING = """
 import os, threading, time
-from smsretry.adapters.celery.hand_over import Sweeper
+from smsretry.adapters._seam import Sweeper
 
 lock, begun = threading.Lock(), threading.Event()
 

@@ -15,10 +15,12 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final, Generic, assert_never
 
 from smsretry.adapters import _seam as seam
 from smsretry.adapters._seam.envelope import NEW, state_of, text_of
+from smsretry.adapters._seam.problems import tell_not_set_up
 from smsretry.adapters._seam.run import DispatcherT
 from smsretry.core.message import Message, Receipt
 from smsretry.core.outcome import AttemptState
@@ -55,10 +57,10 @@ class _Queue(Generic[DispatcherT]):
         self._limits = seam.BrokerLimits(longest_wait_s=longest_wait_s, whole_seconds=whole_seconds)
         self._interrupts = interrupts
 
-    def _first(self, message: Message, state: AttemptState, delay_s: float) -> tuple[dict[str, Any], float]:
-        """Return the first envelope of ``message`` and its delay, or that of the first hop."""
+    def _publish_first(self, message: Message, *, state: AttemptState, delay_s: float) -> Any:
         due = utc_now() + timedelta(seconds=delay_s) if delay_s > 0.0 else None
-        return seam.Envelope(message, replace(state, due=due)).to_dict(), self._limits.countdown(delay_s)
+        envelope = seam.Envelope(message, replace(state, due=due))
+        return self._again(envelope.to_dict(), self._limits.countdown(delay_s))
 
     def _run(self, envelope: Mapping[str, Any], job_id: str | None) -> seam.Run[DispatcherT]:
         came = seam.Envelope.from_dict(envelope)
@@ -66,6 +68,10 @@ class _Queue(Generic[DispatcherT]):
 
     def _publish(self, again: seam.Again) -> Any:
         return self._again(again.envelope(), self._limits.countdown(again.delay_s))
+
+    def _told(self, plan: seam.Plan | seam.HandBack) -> Receipt | None:
+        tell_not_set_up(self, type(self).__name__, plan)
+        return _told(plan)
 
 
 class GenericQueue(_Queue[Dispatcher]):
@@ -95,9 +101,8 @@ class GenericQueue(_Queue[Dispatcher]):
         first, and needs an id of its own. Raises `smsretry.InvalidMessage` where it has none, and where the journal
         knows its id with another recipient or text; then nothing is queued.
         """
-        seam.check_message(message, "Give send a smsretry.Message")
-        message = self._source.planned(message, delay_s, in_task=True)
-        return self._again(*self._first(message, state, delay_s))
+        publish = partial(self._publish_first, state=state, delay_s=delay_s)
+        return self._source.send(message, publish, due_in_s=delay_s, in_task=True)
 
     def run(self, envelope: Mapping[str, Any], *, job_id: str | None = None) -> Receipt | None:
         """Make one attempt to send what was queued as ``envelope``, in the worker.
@@ -107,7 +112,7 @@ class GenericQueue(_Queue[Dispatcher]):
         raised where the next run could not be queued: repeat the job if the queue can. ``job_id``, where the queue's
         repeats share it, becomes the id of a message that has none.
         """
-        return _told(seam.deliver(self._run(envelope, job_id), self._publish))
+        return self._told(seam.deliver(self._run(envelope, job_id), self._publish))
 
 
 class AsyncGenericQueue(_Queue[AsyncDispatcher]):
@@ -117,14 +122,12 @@ class AsyncGenericQueue(_Queue[AsyncDispatcher]):
 
     async def send(self, message: Message, *, delay_s: float = 0.0, state: AttemptState = NEW) -> Any:
         """Queue ``message``: see `GenericQueue.send`."""
-        seam.check_message(message, "Give send a smsretry.Message")
-        message = await self._source.planned_async(message, delay_s, in_task=True)
-        queued = self._again(*self._first(message, state, delay_s))
-        return await queued if hasattr(queued, "__await__") else queued
+        publish = partial(self._publish_first, state=state, delay_s=delay_s)
+        return await self._source.send_async(message, publish, due_in_s=delay_s, in_task=True)
 
     async def run(self, envelope: Mapping[str, Any], *, job_id: str | None = None) -> Receipt | None:
         """Make one attempt to send what was queued as ``envelope``: see `GenericQueue.run`."""
-        return _told(await seam.deliver_async(self._run(envelope, job_id), self._publish))
+        return self._told(await seam.deliver_async(self._run(envelope, job_id), self._publish))
 
 
 def deliver(

@@ -2,7 +2,8 @@
 
 ::
 
-    source.planned(message, …)        write it down before it is queued, where there is a journal
+    source = Source(Dispatcher, …)    where the dispatcher comes from, and the journal
+    source.send(message, publish, …)  write it down before it is queued, where there is a journal
     Run.of(source.get(), message, …)  what one run of a job brings
     attempt(run)                      ─▶ Done | Again | Failed
     deliver(run, publish)             ─▶ Done | Again | Failed | HandBack, with the next run published
@@ -20,7 +21,7 @@ from smsretry.adapters._seam.envelope import (
     state_in,
     written,
 )
-from smsretry.adapters._seam.recovery import CanRecover, Sweeper, sweep_in_loop, take_back
+from smsretry.adapters._seam.recovery import CanCancel, CanRecover, Sweeper, is_open, sweep_in_loop, taken_back
 from smsretry.adapters._seam.run import (
     EARLY_S,
     Again,
@@ -36,7 +37,7 @@ from smsretry.adapters._seam.run import (
     deliver_async,
     ended,
 )
-from smsretry.adapters._seam.source import CanPlan, Source, kept_on
+from smsretry.adapters._seam.source import CanPlan, Source, kept_on, refuse_without_id
 from smsretry.adapters._seam.waits import BrokerLimits
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "STATE_KEY",
     "Again",
     "BrokerLimits",
+    "CanCancel",
     "CanPlan",
     "CanRecover",
     "Done",
@@ -61,10 +63,12 @@ __all__ = [
     "deliver",
     "deliver_async",
     "ended",
+    "is_open",
     "kept_on",
+    "refuse_without_id",
     "seconds_until",
     "state_in",
     "sweep_in_loop",
-    "take_back",
+    "taken_back",
     "written",
 ]

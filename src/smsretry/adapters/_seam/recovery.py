@@ -32,18 +32,35 @@ class CanCancel(Protocol):
     """Take messages back."""
 
     def cancel(self, message_id: str) -> bool:
-        """Take back a message that is not being sent at this moment; False where it is, or has ended."""
+        """Take back a message; False where it has ended, or is not known."""
         ...
 
 
-def take_back(journal: object, message_id: str) -> None:
-    """Cancel a message in its journal, where that can do so, because its job was revoked; what goes wrong is logged."""
-    if not isinstance(journal, CanCancel):
-        return
+@runtime_checkable
+class CanTell(Protocol):
+    """Say where a message stands."""
+
+    def message(self, message_id: str) -> Any:
+        """Return what is known of a message: its ``state`` is ``pending`` until it has ended."""
+        ...
+
+
+def taken_back(journal: object, message_id: str) -> bool:
+    """Cancel a message in its journal because its job was revoked; False where that was not possible.
+
+    What goes wrong is logged. One that may have been sent already is open still: see `is_open`.
+    """
     try:
-        journal.cancel(message_id)
+        return isinstance(journal, CanCancel) and journal.cancel(message_id)
     except Exception as error:  # noqa: BLE001  # whatever a database raises: the worker goes on
         _log.error("%s was revoked and could not be canceled (%s).", message_id, type(error).__qualname__)
+        return False
+
+
+def is_open(journal: object, message_id: str) -> bool:
+    """Say whether a message has not ended yet: one that was taken back may have been sent."""
+    record = journal.message(message_id) if isinstance(journal, CanTell) else None
+    return record is not None and record.state == "pending"
 
 
 class Sweeper:
@@ -54,8 +71,10 @@ class Sweeper:
     """
 
     def __init__(self, store: CanRecover, queue: object, *, every_s: float, grace_s: float) -> None:
-        check_positive("every_s", every_s)
-        check_positive("grace_s", grace_s)
+        _check_store(store)
+        _check_queue(queue)
+        _check_positive("every_s", every_s)
+        _check_positive("grace_s", grace_s)
         self._store, self._queue = store, queue
         self._every_s, self._grace_s = every_s, grace_s
         self._ended = threading.Event()
@@ -118,13 +137,6 @@ class _FromThread:
         return asyncio.run_coroutine_threadsafe(sent(), self._loop).result()
 
 
-def check_positive(name: str, value: float) -> None:
-    """Raise `smsretry.ConfigurationError` where ``value`` is no time to wait."""
-    if not 0 < value < float("inf"):
-        msg = f"{name} must be more than 0 seconds, got {value!r}. Use 60."
-        raise ConfigurationError(msg)
-
-
 class _ForkGuard:
     """Keep forks of this process and a block of work apart; it works once it was told to `stand`."""
 
@@ -154,3 +166,24 @@ class _ForkGuard:
 
     def _forget(self) -> None:
         self._lock = threading.Lock()
+
+
+def _check_store(store: object) -> None:
+    if isinstance(store, type) or not callable(getattr(store, "recover", None)):
+        got = "a class" if isinstance(store, type) else type(store).__name__
+        raise ConfigurationError(f"store must have a method recover(queue, grace_s=...), got {got}. Use an SQLStore.")
+
+
+def _check_queue(queue: object) -> None:
+    if not callable(getattr(queue, "send", None)) and not callable(queue):
+        raise ConfigurationError(
+            "queue must be a ready task, or a function of the id and the metadata of a message that queues it, "
+            f"got {type(queue).__name__}."
+        )
+
+
+def _check_positive(name: str, value: Any) -> None:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not 0 < value < float("inf"):
+        msg = f"{name} must be more than 0 seconds, got {value!r}. Use 60."
+        raise ConfigurationError(msg)

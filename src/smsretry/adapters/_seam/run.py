@@ -272,10 +272,12 @@ def _at_once(run: Run[Any]) -> Steps[Plan]:
         match outcome:
             case RetryAfter(delay_s) if not run.is_journaled or delay_s <= EARLY_S:
                 state = outcome.state
-            case Deferred(reason=DeferReason.IN_DOUBT) if not run.is_journaled:
+            case RetryAfter() | Deferred() if run.is_journaled:
+                return run.again(outcome.delay_s, outcome.state, why="eager mode does not wait, the journal has it")
+            case Deferred(delay_s, reason, AttemptState(doubt_since=None)):
+                why = f"{reason}, eager mode does not wait, and it was not taken"
+                return run.again(delay_s, outcome.state, why=why)
+            case Deferred():
                 return Failed((yield from run.unknown(outcome.state, "eager mode does not wait for a look-up")))
-            case RetryAfter() | Deferred():
-                has_it = "the journal has it" if run.is_journaled else "nothing was sent"
-                return run.again(outcome.delay_s, outcome.state, why=f"eager mode does not wait, {has_it}")
             case _:
                 return run.following(outcome)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final, Generic, Protocol, runtime_checkable
+from functools import partial
+from typing import Any, Final, Generic, Never, Protocol, TypeVar, runtime_checkable
 
+from smsretry.adapters._seam.envelope import check_message
+from smsretry.adapters._seam.recovery import CanCancel, is_open
 from smsretry.adapters._seam.run import DispatcherT
 from smsretry.adapters._seam.steps import Blocking, Steps, awaited, called
 from smsretry.core.message import Message
 from smsretry.dispatcher import new_id
 from smsretry.errors import ConfigurationError, InvalidMessage
+
+T = TypeVar("T")
 
 _KEPT: Final = "_smsretry_source"
 
@@ -81,30 +87,47 @@ class Source(Generic[DispatcherT]):
             made: DispatcherT = slot.made
             return made
 
-    def planned(self, message: Message, due_in_s: float = 0.0, *, in_task: bool) -> Message:
-        """Write into the journal, where there is one, that ``message`` will be sent; return it with an id.
+    def send(
+        self,
+        message: Message,
+        publish: Callable[[Message], T],
+        *,
+        due_in_s: float = 0.0,
+        in_task: bool,
+        is_eager: bool = False,
+    ) -> T:
+        """Plan ``message`` in the journal, where there is one, and return what ``publish`` returns of it, with its id.
 
-        Raises `smsretry.InvalidMessage`, and writes nothing, where the journal knows the id with another recipient or
-        text, and for a message without an id ``in_task``: whoever runs again would queue it under another one.
+        Raises `smsretry.InvalidMessage`, and queues nothing, where the journal knows the id with another recipient or
+        text, and for a message without an id ``in_task``: whoever runs again would queue it under another one. Where
+        ``publish`` raises, a message with an id of its own stays planned; one without is taken back, so that it may be
+        sent again, unless ``publish`` runs the job at once (``is_eager``).
         """
-        return called(self._planning(message, due_in_s, in_task=in_task))
+        queued: T = called(self._sending(message, publish, due_in_s, in_task=in_task, is_eager=is_eager))
+        return queued
 
-    async def planned_async(self, message: Message, due_in_s: float = 0.0, *, in_task: bool) -> Message:
-        """Plan ``message`` as `planned` does, in a running loop."""
-        return await awaited(self._planning(message, due_in_s, in_task=in_task))
+    async def send_async(
+        self, message: Message, publish: Callable[[Message], Any], *, due_in_s: float = 0.0, in_task: bool
+    ) -> Any:
+        """Plan and queue ``message`` as `send` does, in a running loop; an async ``publish`` is awaited."""
+        return await awaited(self._sending(message, publish, due_in_s, in_task=in_task, is_eager=False))
 
-    def _planning(self, message: Message, due_in_s: float, *, in_task: bool) -> Steps[Message]:
-        journal = self.journal
-        if journal is None:
-            return message
-        if message.id is None and in_task:
-            raise InvalidMessage(
-                "With a journal a message that is queued inside a task needs an id of its own: a task that runs again "
-                "would queue it once more. Give it one, such as f'{campaign}:{customer_id}'."
-            )
-        named = message if message.id is not None else message.with_id(new_id())
-        yield Blocking(lambda: journal.plan(named, due_in_s=due_in_s))
-        return named
+    def _sending(
+        self, message: Message, publish: Callable[[Message], Any], due_in_s: float, *, in_task: bool, is_eager: bool
+    ) -> Steps[Any]:
+        check_message(message, "Give send a smsretry.Message")
+        journal, planned = self.journal, message
+        if journal is not None:
+            if message.id is None and in_task:
+                refuse_without_id()
+            planned = message if message.id is not None else message.with_id(new_id())
+            yield Blocking(partial(journal.plan, planned, due_in_s=due_in_s))
+        try:
+            return (yield partial(publish, planned))
+        except Exception as error:
+            if journal is not None and message.id is None and not is_eager:
+                yield Blocking(partial(_take_back, journal, str(planned.id), error))
+            raise
 
     def _checked(self, made: object) -> DispatcherT:
         if not isinstance(made, self._kind):
@@ -151,3 +174,21 @@ def _own_journal(dispatcher: Any, journal: CanPlan | None) -> CanPlan | None:
             "Pass it to the Dispatcher, which is enough: Dispatcher(sender, journal=store)."
         )
     return own if isinstance(own, CanPlan) else None
+
+
+def refuse_without_id() -> Never:
+    """Raise `smsretry.InvalidMessage`: a journal would know the message by an id that is new each time."""
+    raise InvalidMessage(
+        "With a journal a message that is queued inside a task needs an id of its own: a task that runs again "
+        "would queue it once more. Give it one, such as f'{campaign}:{customer_id}'."
+    )
+
+
+def _take_back(journal: object, message_id: str, error: Exception) -> None:
+    """Cancel what was planned under an id that nobody knows: whoever gets ``error`` sends it under another one."""
+    canceled = False
+    with contextlib.suppress(Exception):  # the queue's error is the one to be told
+        taken_back = isinstance(journal, CanCancel) and journal.cancel(message_id)
+        canceled = taken_back and not is_open(journal, message_id)
+    if not canceled:
+        error.add_note(f"The message is planned as {message_id} and may be sent: send it again under that id.")

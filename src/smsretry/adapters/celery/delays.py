@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
+
+from smsretry.adapters._seam import BrokerLimits
 
 _HANDED_OUT_AGAIN: Final[Mapping[str, tuple[str, float]]] = {
     # A task with an ETA waits inside a worker, unacknowledged. kombu's defaults, by the name of the option:
@@ -18,22 +19,6 @@ _HANDED_OUT_AGAIN: Final[Mapping[str, tuple[str, float]]] = {
 }
 _SHARE: Final = 0.5
 """The part of that time which a wait may take up; the rest is for a busy worker and the attempt itself."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BrokerLimits:
-    """Hold what a broker allows of one wait; a longer one is cut into hops."""
-
-    longest_wait_s: float = math.inf
-    whole_seconds: bool = False
-    """True for quorum queues, which wait in the broker: there a countdown between 0 and 1 is a lost message."""
-
-    def countdown(self, delay_s: float) -> float:
-        """Return the seconds of the first of the equal hops that make up ``delay_s``; 0 where it is past."""
-        if delay_s <= 0.0:
-            return 0.0
-        hop_s = delay_s / max(1, math.ceil(delay_s / self.longest_wait_s))
-        return float(max(1, math.ceil(hop_s))) if self.whole_seconds else hop_s
 
 
 def broker_limits(transport: str, options: Mapping[str, Any], *, quorum: bool = False) -> BrokerLimits:

@@ -1,11 +1,10 @@
-"""What travels in a task's message beside the arguments: the state, the deadline, and arguments fit to be seen."""
+"""What travels in a task's message beside the arguments: the deadline, a wait in hops, and arguments fit to be seen."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from celery import Celery
@@ -13,31 +12,12 @@ from celery.app.task import Context
 from celery.utils.quorum_queues import detect_quorum_queues
 from celery.utils.time import maybe_iso8601, maybe_make_aware
 
-from smsretry.adapters.celery.delays import BrokerLimits, broker_limits
+from smsretry.adapters._seam import BrokerLimits, state_in, written
+from smsretry.adapters.celery.delays import broker_limits
 from smsretry.core.message import Message
-from smsretry.core.outcome import AttemptState
 from smsretry.errors import InvalidMessage
 
-STATE_HEADER: Final = "smsretry_state"
-"""A JSON text and no table, so that every broker brings it back as it was."""
 EXPIRES_HEADER: Final = "smsretry_expires"
-
-
-def state_in(headers: Mapping[str, Any] | None) -> AttemptState:
-    """Return the state that came with a task's message; raise `InvalidMessage` where it is corrupt."""
-    written = (headers or {}).get(STATE_HEADER)
-    if written is None:
-        return AttemptState()
-    try:
-        return AttemptState.from_dict(json.loads(written))
-    except (TypeError, ValueError) as error:
-        msg = f"The header {STATE_HEADER} of this task is corrupt, so nothing was sent: {error} Send the message anew."
-        raise InvalidMessage(msg) from error
-
-
-def header_of(state: AttemptState) -> dict[str, str]:
-    """Return the header that carries ``state``."""
-    return {STATE_HEADER: json.dumps(state.to_dict(), separators=(",", ":"))}
 
 
 def with_deadline(message: Message, request: Context, app: Celery) -> Message:
@@ -79,18 +59,8 @@ def held(options: Mapping[str, Any], app: Celery, now: datetime) -> dict[str, An
         return dict(options)
     headers = options.get("headers") or {}
     state = replace(state_in(headers), due=now + timedelta(seconds=delay_s))
-    changed = {"countdown": limits.countdown(delay_s), "eta": None, "headers": {**headers, **header_of(state)}}
+    changed = {"countdown": limits.countdown(delay_s), "eta": None, "headers": {**headers, **written(state)}}
     return {**options, **changed}
-
-
-def seconds_until(due: datetime | None, now: datetime) -> float:
-    """Return how many seconds ``due`` is ahead; 0 where it is past or unknown."""
-    return 0.0 if due is None else max(0.0, (due - now).total_seconds())
-
-
-def utc_now() -> datetime:
-    """Return the present moment as an aware UTC datetime."""
-    return datetime.now(UTC)
 
 
 def shown(argument: object) -> object:

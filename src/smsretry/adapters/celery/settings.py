@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import logging
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from celery import Celery, Task, bootsteps
 
+from smsretry.adapters import _seam as seam
+from smsretry.adapters._seam import problems
 from smsretry.adapters.celery.delays import handed_out_again
-from smsretry.adapters.celery.hand_over import CanPlan, Sweeper
 from smsretry.dispatcher import Dispatcher
 from smsretry.errors import ConfigurationError
 
-_log: Final = logging.getLogger("smsretry")
-_CHECKED: Final = "_smsretry_checked"
-_TOLD: Final = "_smsretry_told"
 _NO_RECOVER: Final = (
     "There is a journal and no recover, so a message that a killed worker or the broker loses waits for ever. "
     "Call recover_every(app, store, task) where the task is registered. Where it runs elsewhere (beat, or smsretry "
@@ -25,27 +20,11 @@ _NO_RECOVER: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sending:
-    """Hold what is known, before anything is sent, of a task that sends messages.
-
-    ``dispatcher`` is None where a function will make it; ``journal`` is what plans are written to, where there is one.
-    """
-
-    dispatcher: Dispatcher | None
-    journal: CanPlan | None
-
-    @property
-    def is_journaled(self) -> bool:
-        """Say whether its messages are known to a journal."""
-        return self.journal is not None or (self.dispatcher is not None and self.dispatcher.journal is not None)
-
-
 class Watch:
     """Keep what was registered for the workers of one application."""
 
     def __init__(self) -> None:
-        self.sweepers: list[Sweeper] = []
+        self.sweepers: list[seam.Sweeper] = []
         self.recovers_elsewhere = False
         self.names: set[str] = set()
         """The names of the ready tasks."""
@@ -70,7 +49,7 @@ class WatchStep(bootsteps.StartStopStep):
 
     def start(self, parent: Any) -> None:
         """Warn, and start the sweepers."""
-        _warn(problems_of_app(parent.app))
+        problems.warn(problems_of_app(parent.app))
         for sweeper in self.watch.sweepers:
             sweeper.start()
 
@@ -109,35 +88,26 @@ def recover_elsewhere(app: Celery) -> None:
 
 def check_once(task: Task[Any, Any], dispatcher: Dispatcher) -> None:
     """Warn, at the first run of ``task`` in a process, of what could not be known when the worker started."""
-    if vars(task).get(_CHECKED) == os.getpid():
+    if not problems.once(task, "checked"):
         return
-    vars(task)[_CHECKED] = os.getpid()
-    known = sending_of(task)
+    known = source_of(task)
     if known is not None and known.dispatcher is not None:
         return
     if dispatcher.journal is not None and (known is None or not known.is_journaled):
-        _warn(_plans_nothing(task, dispatcher))
-        _warn(_unless_recovered(task.app, [task]))
-    _warn(_problems_of_sending(task, dispatcher))
+        problems.warn(_plans_nothing(task, dispatcher))
+        problems.warn(_unless_recovered(task.app, [task]))
+    problems.warn(_problems_of_sending(task, dispatcher))
 
 
-def tell_not_set_up(task: Task[Any, Any], error: ConfigurationError) -> None:
-    """Log, once in a process, that the sender of ``task`` is not set up: Celery is silent on what a task ``throws``."""
-    if vars(task).get(_TOLD) == os.getpid():
-        return
-    vars(task)[_TOLD] = os.getpid()
-    _log.error("%s: its sender is not set up, so texts fail as sender_config: %s", task.name, error)
-
-
-def sending_of(task: Task[Any, Any]) -> Sending | None:
+def source_of(task: Task[Any, Any]) -> seam.Source[Dispatcher] | None:
     """Return what was registered with a ready task; None for an application's own."""
-    sends = getattr(task, "sends", None)
-    return sends if isinstance(sends, Sending) else None
+    source = getattr(task, "sends", None)
+    return source if isinstance(source, seam.Source) else None
 
 
 def problems_of_app(app: Celery) -> Iterator[str]:
     """Say what is wrong when a worker starts, each with its remedy."""
-    tasks = {task: sends for task in app.tasks.values() if (sends := sending_of(task)) is not None}
+    tasks = {task: sends for task in app.tasks.values() if (sends := source_of(task)) is not None}
     if tasks and app.conf.result_extended:
         yield (
             "result_extended is on: the result backend stores the arguments of each task, number and text among them. "
@@ -149,13 +119,8 @@ def problems_of_app(app: Celery) -> Iterator[str]:
             yield from _problems_of_sending(task, sends.dispatcher)
 
 
-def _warn(problems: Iterable[str]) -> None:
-    for problem in problems:
-        _log.warning("%s", problem)
-
-
 def _plans_nothing(task: Task[Any, Any], dispatcher: Dispatcher) -> Iterator[str]:
-    if sending_of(task) is not None and isinstance(dispatcher.journal, CanPlan):
+    if source_of(task) is not None and isinstance(dispatcher.journal, seam.CanPlan):
         yield (
             f"{task.name}: its dispatcher has a journal that sms_task does not know, so send() plans nothing, and what "
             "the broker loses is lost. Pass it: sms_task(app, make_dispatcher, name=…, journal=store)."
@@ -172,10 +137,11 @@ def _unless_recovered(app: Celery, tasks: Sequence[Task[Any, Any]]) -> Iterator[
 
 
 def _problems_of_sending(task: Task[Any, Any], dispatcher: Dispatcher) -> Iterator[str]:
-    yield from _forgotten(task, dispatcher)
+    yield from problems.forgotten(task.name, dispatcher)
     if dispatcher.timeout_s is not None:
-        yield from _cut_off(task, dispatcher.timeout_s)
-        yield from _handed_out_again(task, dispatcher.timeout_s if dispatcher.journal is None else dispatcher.lease_s)
+        for option in ("time_limit", "soft_time_limit"):
+            yield from problems.cut_off(task.name, option, getattr(task, option), dispatcher.timeout_s)
+        yield from _handed_out_again(task, problems.held_s(dispatcher))
 
 
 def _lost_with_a_worker(task: Task[Any, Any]) -> Iterator[str]:
@@ -191,30 +157,8 @@ def _lost_with_a_worker(task: Task[Any, Any]) -> Iterator[str]:
         )
 
 
-def _cut_off(task: Task[Any, Any], timeout_s: float) -> Iterator[str]:
-    for name in ("time_limit", "soft_time_limit"):
-        limit_s = getattr(task, name)
-        if limit_s is not None and limit_s <= timeout_s:
-            yield (
-                f"{task.name}: {name} is {limit_s:g} s and one send may take {timeout_s:g} s (the sender's timeout_s), "
-                f"so a send may be cut off, and nobody knows how it ended. Set {name} to {2 * timeout_s + 5:g} or more."
-            )
-
-
 def _handed_out_again(task: Task[Any, Any], held_s: float) -> Iterator[str]:
     with task.app.connection_for_write() as connection:
         options: Mapping[str, Any] = connection.transport_options or {}
         option, again_s = handed_out_again(connection.transport.driver_type, options)
-    if again_s <= held_s:
-        yield (
-            f"{task.name}: the broker hands a message out again after {again_s:g} s ({option}), and a worker may be at "
-            f"it for {held_s:g} s. Set {option} in broker_transport_options to {2 * held_s:g} or more."
-        )
-
-
-def _forgotten(task: Task[Any, Any], dispatcher: Dispatcher) -> Iterator[str]:
-    if dispatcher.journal is not None and not isinstance(dispatcher.journal, CanPlan):
-        yield (
-            f"{task.name}: its journal ({type(dispatcher.journal).__name__}) lives in one process and is forgotten "
-            "with it, so other worker processes send what this one has sent. Use smsretry.store.SQLStore."
-        )
+    yield from problems.handed_out_again(task.name, option, again_s, held_s, "broker_transport_options")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -12,26 +11,18 @@ from celery import Celery, Task
 from celery.result import AsyncResult
 from celery.signals import task_revoked
 
-from smsretry.adapters.celery.delivery import DispatcherSource, check_message, deliver_in, refuse_autoretry
-from smsretry.adapters.celery.envelope import header_of, held, seconds_until, shown, utc_now
-from smsretry.adapters.celery.hand_over import (
-    CanCancel,
-    CanPlan,
-    CanRecover,
-    Requeue,
-    Sweeper,
-    cancel_own,
-    cancel_revoked,
-    is_open,
-)
-from smsretry.adapters.celery.settings import Sending, sending_of, watch_of
+from smsretry.adapters import _seam as seam
+from smsretry.adapters._seam.envelope import NEW
+from smsretry.adapters.celery.delivery import DispatcherSource, deliver_in, refuse_autoretry
+from smsretry.adapters.celery.envelope import held, shown
+from smsretry.adapters.celery.hand_over import Requeue, cancel_own, cancel_revoked, sweeper
+from smsretry.adapters.celery.settings import source_of, watch_of
 from smsretry.core import mask
 from smsretry.core.message import Message
 from smsretry.core.outcome import AttemptState
-from smsretry.dispatcher import Dispatcher, new_id
+from smsretry.dispatcher import Dispatcher, utc_now
 from smsretry.errors import ConfigurationError, InvalidMessage, NotAccepted
 
-_NEW: Final = AttemptState()
 _TASK_ID: Final = re.compile(r"[^/\\]{1,155}")
 """What the result backends take as a key: 155 characters is the column of Celery's database backend."""
 _DEFAULTS: Final[Mapping[str, Any]] = {
@@ -59,11 +50,11 @@ class SMSTask(_Base):
 
     abstract = True
     Request = "smsretry.adapters.celery.request:Request"
-    sends: Sending
+    sends: seam.Source[Dispatcher]
     """What was registered; plans are written to its journal."""
 
     def send(
-        self, message: Message, *, state: AttemptState = _NEW, countdown: float | None = None
+        self, message: Message, *, state: AttemptState = NEW, countdown: float | None = None
     ) -> AsyncResult[dict[str, Any]]:
         """Queue ``message``, to be sent now or in ``countdown`` seconds.
 
@@ -78,46 +69,22 @@ class SMSTask(_Base):
         repeated task would queue it again under another one. Where the queue takes nothing and raises, a message with
         an id of its own stays planned; one without is taken back, so that it may be sent again.
         """
-        check_message(message, "Give send a smsretry.Message")
         if not isinstance(state, AttemptState):
             got = type(state).__name__
             raise ConfigurationError(f"state must be an AttemptState, got {got}. Leave it out for a new message.")
         if countdown is None:
-            countdown = seconds_until(state.due, utc_now())
+            countdown = seam.seconds_until(state.due, utc_now())
         else:
             state = replace(state, due=None)
-        is_eager = self.app.conf.task_always_eager
-        planned = self._planned(message, 0.0 if is_eager else countdown)
-        try:
+
+        def publish(named: Message) -> AsyncResult[dict[str, Any]]:
             return self.apply_async(
-                (planned.to_dict(),), task_id=_task_id(planned), countdown=countdown, headers=header_of(state)
+                (named.to_dict(),), task_id=_task_id(named), countdown=countdown, headers=seam.written(state)
             )
-        except Exception as error:
-            if message.id is None and not is_eager:
-                self._take_back(planned, error)
-            raise
 
-    def _planned(self, message: Message, due_in_s: float) -> Message:
-        """Write into the journal, where there is one, that ``message`` will be sent; return it with an id."""
-        journal = self.sends.journal
-        if journal is None:
-            return message
-        if message.id is None:
-            _refuse_inside_a_task(self.app)
-            message = message.with_id(new_id())
-        journal.plan(message, due_in_s=due_in_s)
-        return message
-
-    def _take_back(self, planned: Message, error: Exception) -> None:
-        """Cancel what was planned under an id that nobody knows: whoever gets ``error`` sends it under another one."""
-        journal, canceled = self.sends.journal, False
-        if journal is None:
-            return
-        with contextlib.suppress(Exception):  # the queue's error is the one to be told
-            taken_back = isinstance(journal, CanCancel) and journal.cancel(str(planned.id))
-            canceled = taken_back and not is_open(journal, str(planned.id))
-        if not canceled:
-            error.add_note(f"The message is planned as {planned.id} and may be sent: send it again under that id.")
+        is_eager = bool(self.app.conf.task_always_eager)
+        due_in_s = 0.0 if is_eager else countdown
+        return self.sends.send(message, publish, due_in_s=due_in_s, in_task=_is_inside(self.app), is_eager=is_eager)
 
     def apply_async(self, args: Any = None, kwargs: Any = None, *more: Any, **options: Any) -> AsyncResult[Any]:
         """Queue the message in ``args`` or ``kwargs`` (``message.to_dict()``), with Celery's own options.
@@ -137,15 +104,15 @@ class SMSTask(_Base):
 
     def _refuse_without_id(self, arguments: Iterable[object]) -> None:
         """Raise where a journal would know a message by the id of a task that is new each time."""
-        sends = sending_of(self)
-        if sends is not None and sends.is_journaled:
+        source = source_of(self)
+        if source is not None and source.is_journaled and _is_inside(self.app):
             for one in arguments:
                 if isinstance(one, Mapping) and one.get("id") is None:
-                    _refuse_inside_a_task(self.app)
+                    seam.refuse_without_id()
 
 
 def sms_task(
-    app: Celery, dispatcher: DispatcherSource, *, name: str, journal: CanPlan | None = None, **task_options: Any
+    app: Celery, dispatcher: DispatcherSource, *, name: str, journal: seam.CanPlan | None = None, **task_options: Any
 ) -> SMSTask:
     """Register a task called ``name`` that sends what it is given, and return it.
 
@@ -168,7 +135,7 @@ def sms_task(
 
     Raises `smsretry.ConfigurationError` for options that would break a promise.
     """
-    sends = _sending(dispatcher, journal)
+    sends = seam.Source(Dispatcher, dispatcher, journal=journal)
     _register(app, name)
     refuse_autoretry(task_options.get("autoretry_for", ()), task_options.get("dont_autoretry_for", ()))
     options: dict[str, Any] = {**_DEFAULTS, **task_options, "bind": True, "name": name, "sends": sends}
@@ -176,7 +143,7 @@ def sms_task(
 
     def send_sms(self: SMSTask, message: dict[str, Any]) -> dict[str, Any]:
         """Make one attempt to send a message (``message.to_dict()``)."""
-        return deliver_in(self, dispatcher, Message.from_dict(message), rerun=False).to_dict()
+        return deliver_in(self, sends, Message.from_dict(message), rerun=False).to_dict()
 
     task = cast("SMSTask", app.task(**options)(send_sms))
     task_revoked.connect(cancel_revoked, sender=task, weak=False)
@@ -185,7 +152,7 @@ def sms_task(
 
 
 def recover_every(
-    app: Celery, store: CanRecover, queue: Requeue, every_s: float = 60.0, *, grace_s: float = 60.0
+    app: Celery, store: seam.CanRecover, queue: Requeue, every_s: float = 60.0, *, grace_s: float = 60.0
 ) -> None:
     """Let each worker of ``app`` run ``store.recover(queue)`` every ``every_s`` seconds, in a thread of its own.
 
@@ -197,28 +164,8 @@ def recover_every(
 
     Raises `smsretry.ConfigurationError` where a time is not positive, and for a task that `sms_task` has not made.
     """
-    watch_of(app).sweepers.append(Sweeper(store, queue, every_s=every_s, grace_s=grace_s))
+    watch_of(app).sweepers.append(sweeper(store, queue, every_s=every_s, grace_s=grace_s))
     task_revoked.connect(cancel_own(app, store), weak=False)
-
-
-def _sending(dispatcher: object, journal: object) -> Sending:
-    """Return what is known of a task that is about to be registered; raise where it would break a promise."""
-    if not isinstance(dispatcher, Dispatcher) and not callable(dispatcher):
-        msg = f"dispatcher must be a Dispatcher or a function that returns one, got {type(dispatcher).__name__}."
-        raise ConfigurationError(msg)
-    if journal is not None and not isinstance(journal, CanPlan):
-        msg = f"journal must have a method plan(message, due_in_s=...), got {type(journal).__name__}. Use an SQLStore."
-        raise ConfigurationError(msg)
-    if not isinstance(dispatcher, Dispatcher):
-        return Sending(dispatcher=None, journal=journal)
-    own: object = dispatcher.journal
-    if journal is not None and own is not journal:
-        msg = (
-            "journal is not the one of the dispatcher, so what is planned would never be found there. "
-            "Pass it to the Dispatcher, which is enough: Dispatcher(sender, journal=store)."
-        )
-        raise ConfigurationError(msg)
-    return Sending(dispatcher=dispatcher, journal=own if isinstance(own, CanPlan) else None)
 
 
 def _register(app: Celery, name: object) -> None:
@@ -231,12 +178,9 @@ def _register(app: Celery, name: object) -> None:
     names.add(name)
 
 
-def _refuse_inside_a_task(app: Celery) -> None:
-    if app.current_worker_task is not None:
-        raise InvalidMessage(
-            "With a journal a message that is queued inside a task needs an id of its own: a task that runs again "
-            "would queue it once more. Give it one, such as f'{campaign}:{customer_id}'."
-        )
+def _is_inside(app: Celery) -> bool:
+    """Say whether a task of ``app`` runs here, which a worker may run again."""
+    return app.current_worker_task is not None
 
 
 def _based_on(base: type[Task[Any, Any]]) -> type[SMSTask]:
