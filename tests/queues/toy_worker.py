@@ -1,6 +1,6 @@
 """The worker of the toy queue, and an adapter for it.
 
-python -m tests.adapters.toy_worker FOLDER [async] [unjournaled]
+python -m tests.queues.toy_worker FOLDER [async] [unjournaled]
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.adapters.toy_queue import Job, ToyQueue
+from tests.queues.toy_queue import Job, ToyQueue
 
 from smsretry import Message, NotAccepted
 from smsretry.adapters.generic import AsyncGenericQueue, GenericQueue, deliver, deliver_async

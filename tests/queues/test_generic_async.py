@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from tests.adapters.test_generic_worker import ToyHarness
+from tests.queues.test_generic import ToyHarness
 
 from smsretry.testing.adapter_contract import AdapterContract, Trial
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.adapters.toy_queue import ToyQueue
-from tests.adapters.toy_worker import ToyTexts
-from tests.adapters.worker_process import WorkerProcess, python
+from tests.queues.toy_queue import ToyQueue
+from tests.queues.toy_worker import ToyTexts
+from tests.queues.worker_process import WorkerProcess, python
 
 from smsretry import Dispatcher, Message
 from smsretry.testing.adapter_contract import AdapterContract, AdapterHarness, Site, Trial
@@ -27,7 +27,7 @@ class ToyHarness(AdapterHarness):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        command = python("tests.adapters.toy_worker", str(folder), *self.options)
+        command = python("tests.queues.toy_worker", str(folder), *self.options)
         self.worker = WorkerProcess(folder, *command, is_ready=lambda log: log.startswith("ready"))
         self.jobs = ToyQueue(folder)
         self.plain = ToyTexts(self.jobs, "plain", only_the_worker_sends)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from celery import Celery
-from tests.adapters.worker_process import WorkerProcess, python
+from tests.queues.worker_process import WorkerProcess, python
 from tests.integration.celery_workers import on_files, only_the_worker_sends
 
 from smsretry import Message
@@ -29,7 +29,7 @@ class CeleryHarness(AdapterHarness):
         super().__init__(folder)
         conf = on_files(folder)
         settings = json.dumps({"conf": conf, "folder": str(folder)})
-        app = ("-A", "tests.adapters.celery_contract_tasks", "worker", "--pool=threads", "--concurrency=4")
+        app = ("-A", "tests.queues.celery_tasks", "worker", "--pool=threads", "--concurrency=4")
         self.worker = WorkerProcess(
             folder,
             *python("celery", *app, "--loglevel=INFO", "--without-gossip", "--without-mingle"),
