@@ -37,7 +37,7 @@ $(INSTALLED): export SSL_CERT_FILE ?= $(CERTIFICATES)
 types: export NODE_EXTRA_CA_CERTS ?= $(CERTIFICATES)
 endif
 
-.PHONY: help setup demo test test-core test-queues test-rest test-all check lint types docs bench chaos clean
+.PHONY: help setup demo test test-core test-queues test-rest test-all check lint types docs bench queues chaos clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -105,6 +105,11 @@ docs: $(INSTALLED) ## build the docs into docs/_build/html
 # One part alone, in more detail: .venv/bin/python -m benchmarks.journal (or overhead, campaign, celery_tasks, faults …)
 bench: $(INSTALLED) ## measure what it costs and how fast it goes, and hold it against the targets
 	$(BIN)/python -m benchmarks
+
+queues: $(INSTALLED) ## hold every adapter to its contract, and write the table of the docs
+	rm -rf build/queues
+	SMSRETRY_ADAPTER_RESULTS=$(CURDIR)/build/queues $(PYTEST) --numprocesses 6 tests/queues
+	$(BIN)/python -m tests.queues.table build/queues
 
 # A shorter one: make chaos CHAOS=--short
 chaos: $(INSTALLED) ## kill and freeze workers, and count the texts that are lost or doubled, beside two other programs

@@ -81,8 +81,9 @@ def test_what_is_kept_of_a_sender_is_one_small_key_that_ends_by_itself(
     for number in range(500):
         limiter.take_turn(KEY, 1, LONG_AGO, campaign=f"campaign {number % 3}")
     assert server.keys(f"{prefix}*") == [f"{prefix}{KEY}".encode()]
-    assert server.hlen(f"{prefix}{KEY}") <= 8 + 3
-    assert 2_500.0 < server.pttl(f"{prefix}{KEY}") / 1_000 < 2_500.0 + 200.0
+    told: Any = server  # releases of redis differ in what they say of their types
+    assert told.hlen(f"{prefix}{KEY}") <= 8 + 3
+    assert 2_500.0 < told.pttl(f"{prefix}{KEY}") / 1_000 < 2_500.0 + 200.0
     limiter.clear(KEY)
     assert server.keys(f"{prefix}*") == []
 

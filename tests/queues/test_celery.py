@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 from celery import Celery
-from tests.queues.worker_process import WorkerProcess, python
 from tests.integration.celery_workers import on_files, only_the_worker_sends
+from tests.queues.worker_process import WorkerProcess, python
 
 from smsretry import Message
 from smsretry.adapters.celery import sms_task
