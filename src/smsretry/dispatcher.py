@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Self, TypeVar, assert_never, cast
 
 from smsretry.core.classify import classify_error
+from smsretry.core.delivery import Mark
 from smsretry.core.events import Event
 from smsretry.core.limit import OnUnreachable
 from smsretry.core.message import Message
@@ -21,6 +22,7 @@ from smsretry.judge import Judge, complain, event_of, unknown
 from smsretry.ports import (
     LAST_CHECK,
     LAST_CHECK_ASYNC,
+    MARK,
     AnalyticsSink,
     AsyncAnalyticsSink,
     AsyncCanLookUp,
@@ -244,8 +246,8 @@ class Dispatcher(_Shell[SMSSender, AnalyticsSink, Journal, RateLimiter | FairLim
 
     def _answered(self, step: Question) -> object:
         match step:
-            case SendChecked(message, check):
-                return self._sent_checked(message, check)
+            case SendChecked(message, check, mark):
+                return self._sent_checked(message, check, mark)
             case Find():
                 asks = cast("CanLookUp", self._sender)
                 return asks.find(step.message, since=step.since, exclude=step.exclude)
@@ -256,12 +258,13 @@ class Dispatcher(_Shell[SMSSender, AnalyticsSink, Journal, RateLimiter | FairLim
             case _ as unreachable:
                 assert_never(unreachable)
 
-    def _sent_checked(self, message: Message, check: Callable[[], Steps[None]]) -> object:
-        token = LAST_CHECK.set(lambda: self._run(check()))
+    def _sent_checked(self, message: Message, check: Callable[[], Steps[None]], mark: Mark) -> object:
+        token, marked = LAST_CHECK.set(lambda: self._run(check())), MARK.set(mark)
         try:
             return self._sender.send(message)
         finally:
             LAST_CHECK.reset(token)
+            MARK.reset(marked)
 
     def _told(self, outcome: Outcome, message: Message, state: AttemptState, began: datetime) -> Outcome:
         """Tell every sink what followed an attempt that was made with ``state``, and return it."""
@@ -360,8 +363,8 @@ class AsyncDispatcher(
 
     async def _answered(self, step: Question) -> object:
         match step:
-            case SendChecked(message, check):
-                return await self._sent_checked(message, check)
+            case SendChecked(message, check, mark):
+                return await self._sent_checked(message, check, mark)
             case Find():
                 asks = cast("AsyncCanLookUp", self._sender)
                 return await asks.find(step.message, since=step.since, exclude=step.exclude)
@@ -373,12 +376,13 @@ class AsyncDispatcher(
             case _ as unreachable:
                 assert_never(unreachable)
 
-    async def _sent_checked(self, message: Message, check: Callable[[], Steps[None]]) -> object:
-        token = LAST_CHECK_ASYNC.set(lambda: self._run(check()))
+    async def _sent_checked(self, message: Message, check: Callable[[], Steps[None]], mark: Mark) -> object:
+        token, marked = LAST_CHECK_ASYNC.set(lambda: self._run(check())), MARK.set(mark)
         try:
             return await self._sender.send(message)
         finally:
             LAST_CHECK_ASYNC.reset(token)
+            MARK.reset(marked)
 
     async def _told(self, outcome: Outcome, message: Message, state: AttemptState, began: datetime) -> Outcome:
         if self._sinks:

@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, assert_never
 
 from smsretry.core.claims import Begun, Busy, Claim, Ended, NotDue, OnHold, Others, is_late, with_nonce
+from smsretry.core.delivery import Mark
 from smsretry.core.events import Event
 from smsretry.core.failure import Failure, FailureKind
 from smsretry.core.lookup import CannotTell, Found, NotSeen
@@ -290,13 +291,17 @@ class _Turn:
             case Message():
                 yield from self._make_sure()
                 self.sent = True
-                return (yield SendChecked(step, self._make_sure_again))
+                return (yield SendChecked(step, self._make_sure_again, self._mark()))
             case Find():
                 return (yield from self._found(step))
             case SendChecked() | Ask() | AskLimiter():
                 return (yield step)
             case _ as unreachable:
                 assert_never(unreachable)
+
+    def _mark(self) -> Mark:
+        state = self.claim.state
+        return Mark(state.round, state.retries + 1, self.claim.epoch)
 
     def _found(self, asked: Find) -> Steps[object]:
         """Ask the provider, past what is known to be other messages, and read its answer by the journal's clock."""

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Final, Protocol, runtime_checkable
 
 from smsretry.core.claims import Begun, Busy, Claim, Ended, Others
+from smsretry.core.delivery import DeliveryReport, Mark, Received
 from smsretry.core.events import Event
 from smsretry.core.failure import Failure
 from smsretry.core.limit import Turn
@@ -24,10 +25,12 @@ __all__ = [
     "AsyncJournal",
     "AsyncRateLimiter",
     "AsyncSMSSender",
+    "CanFetch",
     "CanLookUp",
     "CannotTell",
     "Classifier",
     "Clock",
+    "DeliveryLog",
     "FairLimiter",
     "Found",
     "Journal",
@@ -38,6 +41,7 @@ __all__ = [
     "Turn",
     "check_before_writing",
     "check_before_writing_async",
+    "mark_of_send",
 ]
 
 
@@ -64,6 +68,27 @@ class CanLookUp(Protocol):
         `Found` needs exactly one listed message with this recipient, text and account. `NotSeen` needs a complete,
         error-free listing without any outbound message to that number in the window that could be this one. Everything
         between, and every error, is `CannotTell`. It does not raise.
+        """
+        ...
+
+
+@runtime_checkable
+class CanFetch(Protocol):
+    """Ask a provider where a text of ours is on its way."""
+
+    def fetch(self, provider_id: str, /) -> DeliveryReport:
+        """Return what the provider says now of the text that it calls ``provider_id``; raise what goes wrong."""
+        ...
+
+
+class DeliveryLog(Protocol):
+    """Take note of delivery reports: `smsretry.store.SQLStore` does."""
+
+    def receive(self, report: DeliveryReport, /) -> Received:
+        """Write ``report`` and what follows from it, in one transaction; return only after it is durable.
+
+        Reports may come in any order and repeatedly, and before the create's own answer. One with our message's id and
+        mark settles a message in doubt as accepted. Where it raises, nothing is written.
         """
         ...
 
@@ -311,6 +336,18 @@ def check_before_writing() -> None:
     check = LAST_CHECK.get()
     if check is not None:
         check()
+
+
+MARK: Final[ContextVar[Mark | None]] = ContextVar("smsretry_mark", default=None)
+"""Names the send that is going on, where a journal knows it."""
+
+
+def mark_of_send() -> Mark | None:
+    """Return what names the send that is going on; None without a journal.
+
+    A sender puts it, with the message's id, into the URL to which the provider reports about the text.
+    """
+    return MARK.get()
 
 
 LAST_CHECK_ASYNC: Final[ContextVar[Callable[[], Awaitable[None]] | None]] = ContextVar(

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
+from smsretry.core.delivery import Mark
 from smsretry.core.message import Message
 from smsretry.ports import FairLimiter, Journal
 
@@ -22,10 +23,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class SendChecked:
-    """Send ``message``, and go through the steps of ``check`` when its first byte is about to leave."""
+    """Send ``message``, and go through the steps of ``check`` when its first byte is about to leave.
+
+    ``mark`` names the send, for a provider that reports on it later.
+    """
 
     message: Message
     check: Callable[[], Steps[None]]
+    mark: Mark
 
 
 @dataclass(frozen=True, slots=True)
