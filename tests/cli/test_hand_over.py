@@ -195,7 +195,7 @@ def test_a_database_that_cannot_be_used_is_told_in_a_line(url, shop):
         ("postgresql+psycopg://user:secret@127.0.0.1:1/texts", "onnection refused"),
         (
             "sqlite:///older.db",
-            "schema version 1 and this smsretry knows version 3. Go on with the smsretry that made them",
+            "schema version 1 and this smsretry knows version 4. Go on with the smsretry that made them",
         ),
     ],
 )

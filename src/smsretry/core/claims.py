@@ -315,6 +315,16 @@ def reopened(entry: Entry) -> Entry | None:
     return Entry(epoch=entry.epoch, state=AttemptState(round=entry.state.round + 1))
 
 
+def proved(entry: Entry, taken: Accepted) -> Entry:
+    """Return the entry of a message of which the provider itself says, in this round, that it took it."""
+    return replace(_closed(entry), end=entry.end if isinstance(entry.end, Accepted) else taken)
+
+
+def sent_anew(entry: Entry, due: datetime) -> Entry:
+    """Return the entry of a message that was accepted and did not arrive, to be sent at ``due`` in a new round."""
+    return Entry(epoch=entry.epoch, state=AttemptState(round=entry.state.round + 1, due=due))
+
+
 def _claimed(entry: Entry, asked: Asked, now: datetime) -> tuple[Entry, Granted]:
     dead_since = entry.sending_since
     is_settled = dead_since is None and entry.state.doubt_since is None and entry.state.provider_id is None

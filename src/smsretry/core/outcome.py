@@ -32,6 +32,8 @@ class GiveUpReason(StrEnum):
     """The application took it back."""
     UNRECOVERABLE = "unrecoverable"
     """Its worker was lost, and its text was not kept."""
+    SUPPRESSED = "suppressed"
+    """The recipient must not be texted; nothing was sent."""
 
 
 @unique

@@ -39,7 +39,10 @@ _log: Final = logging.getLogger("smsretry.store")
 _COUNT_ROWS: Final = {"preserve_rowcount": True}
 _LISTED_BEFORE: Final = timedelta(hours=1)
 """How long before a doubt began a provider's id may have been noted that its listing still shows."""
-_NEVER_READ: Final = frozenset({"reason", "send_before", "changed_at", "handed_over_at", "hand_overs"})
+_NEVER_READ: Final = frozenset(
+    {"reason", "send_before", "changed_at", "handed_over_at", "hand_overs"}
+    | {"delivery", "delivery_kind", "delivery_code", "delivery_at", "next_fetch", "fetches", "delivery_retries"}
+)
 _Move = tuple[str, str, MessageState | None]
 """The campaign and the id of a message, and the state that it leaves; None for a new one."""
 _WORKED_ON: Final[Mapping[str, Any]] = {"handed_over_at": None, "hand_overs": 0}
@@ -58,13 +61,19 @@ class _Begin:
 
 
 class Claims:
-    """Hold the statements of the journal; ``keep_bodies`` says whether texts are kept until a message has ended."""
+    """Hold the statements of the journal; ``keep_bodies`` says whether texts are kept until a message has ended.
 
-    def __init__(self, schema: Schema, database: Database, writer: Writer, *, keep_bodies: bool) -> None:
+    ``keep_sent`` says that they are kept until the provider's last word: a message may be sent anew after that.
+    """
+
+    def __init__(
+        self, schema: Schema, database: Database, writer: Writer, *, keep_bodies: bool, keep_sent: bool = False
+    ) -> None:
         self._messages, self._attempts, self._holds = schema.messages, schema.attempts, schema.holds
         self._database = database
         self._writer = writer
         self._keep_bodies = keep_bodies
+        self._keep_sent = keep_sent
         self.insert = database.insert(schema.messages).on_conflict_do_nothing(index_elements=["id"])
         known = schema.messages.c
         self._known = sa.select(known.id, known.state, known.recipient, known.fingerprint, known.body).where(
@@ -131,12 +140,16 @@ class Claims:
                 # in an earlier round: its id belongs to no other text
                 self._writer.note(connection, fact_of(event))
             return claims.instead(before, row.now)
-        erased = {"body": None} if after.end is not None and not may_be_mended(after.end) else {}
+        erased = {"body": None} if after.end is not None and not self._is_kept(after.end) else {}
         self._writer.note_locked(connection, fact_of(event), row, columns_of(after) | erased)
         if isinstance(after.end, GaveUp) and (ended := claims.overruled(after, outcome)) is not None:
             self.end(connection, row, after, after.end)
             return ended
         return None
+
+    def _is_kept(self, end: Accepted | GaveUp) -> bool:
+        """Say whether a message that ended so may have to be sent anew, and its text is kept for that."""
+        return may_be_mended(end) or (self._keep_sent and isinstance(end, Accepted))
 
     def release(self, connection: sa.Connection, claim: Claim) -> None:
         """Give ``claim`` back, under which nothing was sent."""

@@ -21,6 +21,7 @@ _REASONS: Final[Mapping[str, GiveUpReason]] = {
     MessageState.UNKNOWN.value: GiveUpReason.OUTCOME_UNKNOWN,
     MessageState.CANCELED.value: GiveUpReason.CANCELED,
     MessageState.SKIPPED.value: GiveUpReason.CANCELED,
+    MessageState.SUPPRESSED.value: GiveUpReason.SUPPRESSED,
 }
 
 

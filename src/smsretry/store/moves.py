@@ -2,7 +2,10 @@
 
 A message is in exactly one state, and each state has one counter of its campaign, so that
 
-    planned = pending + sent + failed + expired + unknown + skipped + canceled
+    planned = pending + sent + failed + expired + unknown + skipped + canceled + suppressed
+
+What became of a message that was sent has counters of its own, moved by delivery reports: ``sent`` is the sum of
+``delivered``, ``undelivered``, ``no_report`` and of those whose last word has not come.
 
 A fact moves a message only where it outweighs what is known: a later round outweighs an earlier one, and within a round
 the states weigh as `MessageState` lists them. The state and the counters are therefore the same in whatever order the
@@ -13,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum, unique
 from typing import Any, Final, assert_never
 
@@ -27,6 +30,8 @@ LONGEST_WORD: Final = 64
 """Characters kept of a provider's name, of its code and of a reason."""
 LONGEST_DETAIL: Final = 500
 """Characters kept of a detail."""
+FIRST_FETCH: Final = timedelta(minutes=15)
+"""How long after a text was accepted the provider is asked what became of it, where no last word has come."""
 
 
 @unique
@@ -39,6 +44,8 @@ class MessageState(StrEnum):
     """Not at its end: planned, waiting for a retry or put off."""
     CANCELED = "canceled"
     """The application took it back."""
+    SUPPRESSED = "suppressed"
+    """The recipient must not be texted."""
     EXPIRED = "expired"
     """Too late: ``send_before``, or the longest deferral, was over."""
     FAILED = "failed"
@@ -63,6 +70,8 @@ class AttemptOutcome(StrEnum):
     """The message ended without being accepted."""
     SKIPPED = "skipped"
     """The application left the message out."""
+    REPORTED = "reported"
+    """The provider reported on the text: ``reason`` is its normalised status."""
 
 
 STATE_COUNTERS: Final[Mapping[MessageState, str]] = {
@@ -73,6 +82,7 @@ STATE_COUNTERS: Final[Mapping[MessageState, str]] = {
     MessageState.UNKNOWN: "sms_unknown",
     MessageState.SKIPPED: "sms_skipped",
     MessageState.CANCELED: "sms_canceled",
+    MessageState.SUPPRESSED: "sms_suppressed",
 }
 """How many messages are in each state."""
 RETRIED: Final = "sms_retried"
@@ -81,7 +91,28 @@ DEFERRED: Final = "sms_deferred"
 """How often messages were put off."""
 DOUBLED: Final = "sms_doubled"
 """How many more texts the provider took than it should have: ids beyond the first of a message and round."""
-COUNTERS: Final = (*STATE_COUNTERS.values(), RETRIED, DEFERRED, DOUBLED)
+DELIVERED: Final = "sms_delivered"
+"""How many messages that were sent have arrived."""
+UNDELIVERED: Final = "sms_undelivered"
+"""How many messages that were sent have not arrived, as the provider says."""
+NO_REPORT: Final = "sms_no_report"
+"""How many messages were sent of which no last word came in time."""
+DELIVERED_AFTER_RETRY: Final = "sms_delivered_after_retry"
+"""How many of those that arrived did so after they were sent anew for a delivery failure."""
+DELIVERY_RETRIES: Final = "sms_delivery_retries"
+"""How often a message was sent anew for a delivery failure."""
+RETRIES_IN_VAIN: Final = "sms_retries_in_vain"
+"""How many of these did not arrive either."""
+DELIVERY_COUNTERS: Final = (
+    DELIVERED,
+    UNDELIVERED,
+    NO_REPORT,
+    DELIVERED_AFTER_RETRY,
+    DELIVERY_RETRIES,
+    RETRIES_IN_VAIN,
+)
+"""What is counted of messages that were sent."""
+COUNTERS: Final = (*STATE_COUNTERS.values(), RETRIED, DEFERRED, DOUBLED, *DELIVERY_COUNTERS)
 """Every counter of a campaign, by its column."""
 
 _WEIGHTS: Final = {state: weight for weight, state in enumerate(MessageState)}
@@ -225,6 +256,7 @@ def _word(fact: Fact) -> dict[str, Any]:
         "detail": fact.detail,
         "provider": fact.provider,
         "provider_id": fact.provider_id,
+        "next_fetch": fact.at + FIRST_FETCH if fact.state is MessageState.ACCEPTED else None,
     }
 
 
@@ -276,6 +308,8 @@ def state_after(reason: GiveUpReason) -> MessageState:
             return MessageState.UNKNOWN
         case GiveUpReason.CANCELED:
             return MessageState.CANCELED
+        case GiveUpReason.SUPPRESSED:
+            return MessageState.SUPPRESSED
         case _ as unreachable:
             assert_never(unreachable)
 

@@ -8,6 +8,7 @@ from typing import Any, Final, TextIO
 
 import sqlalchemy as sa
 
+from smsretry.core.delivery import DeliveryStatus
 from smsretry.store.moves import COUNTERS, AttemptOutcome, MessageState
 from smsretry.store.records import AttemptRecord, CampaignSummary, MessageRecord, ReasonCount
 from smsretry.store.schema import Schema
@@ -15,6 +16,7 @@ from smsretry.store.schema import Schema
 CSV_COLUMNS: Final = tuple(MessageRecord.__dataclass_fields__)
 """The columns of an export: the fields of `MessageRecord`."""
 _ENDED_BADLY: Final = tuple(state.value for state in (MessageState.FAILED, MessageState.EXPIRED, MessageState.UNKNOWN))
+_NOT_ARRIVED: Final = tuple(s.value for s in DeliveryStatus if s.is_final and not s.has_arrived)
 _FORMULAS: Final = ("=", "+", "-", "@", "\t", "\r")
 """Beginnings that a spreadsheet takes for a formula."""
 _BATCH: Final = 1_000
@@ -39,6 +41,18 @@ def failure_reasons_of(connection: sa.Connection, schema: Schema, campaign: str 
     rows = connection.execute(sa.select(*why, sa.func.count()).where(*of_campaign).group_by(*why))
     return _most_first(
         ReasonCount(kind=kind or "", code=code, reason=reason, count=n) for kind, code, reason, n in rows
+    )
+
+
+def undelivered_reasons_of(connection: sa.Connection, schema: Schema, campaign: str | None) -> tuple[ReasonCount, ...]:
+    """Count the messages of ``campaign`` that were sent and did not arrive, by what the provider reported."""
+    messages = schema.messages.c
+    why = (messages.delivery_kind, messages.delivery_code, messages.delivery)
+    of_campaign = (messages.campaign == (campaign or ""), messages.delivery.in_(_NOT_ARRIVED))
+    is_sent = messages.state == MessageState.ACCEPTED.value
+    rows = connection.execute(sa.select(*why, sa.func.count()).where(*of_campaign, is_sent).group_by(*why))
+    return _most_first(
+        ReasonCount(kind=kind or "", code=code, reason=status, count=n) for kind, code, status, n in rows
     )
 
 

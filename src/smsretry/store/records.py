@@ -12,7 +12,8 @@ from smsretry.store.moves import AttemptOutcome, MessageState
 class CampaignSummary:
     """Count the messages of a campaign by their state, and what happened on the way.
 
-    The states are disjoint: `planned` is the sum of ``pending`` to ``canceled``.
+    The states are disjoint: `planned` is the sum of ``pending`` to ``canceled`` and ``suppressed``. What became of
+    those that were ``sent`` is disjoint too: `awaiting` is what is left of them.
     """
 
     campaign: str | None
@@ -36,12 +37,31 @@ class CampaignSummary:
     """Times that a message was put off."""
     doubled: int
     """Texts that the provider took beyond the one per message: 0 unless something went wrong."""
+    suppressed: int
+    """Not sent, since the recipient must not be texted."""
+    delivered: int
+    """Of those sent: arrived, as the carrier or the handset says."""
+    undelivered: int
+    """Of those sent: not arrived, as the provider says."""
+    no_report: int
+    """Of those sent: no last word came within three days."""
+    delivered_after_retry: int
+    """Of those delivered: sent anew for a delivery failure before."""
+    delivery_retries: int
+    """Times that a message was sent anew for a delivery failure."""
+    retries_in_vain: int
+    """Of these: not arrived either."""
 
     @property
     def planned(self) -> int:
         """Return how many messages of the campaign are known: the sum of all states."""
-        at_their_end = self.sent + self.failed + self.expired + self.unknown + self.skipped + self.canceled
-        return self.pending + at_their_end
+        not_sent = self.failed + self.expired + self.unknown + self.skipped + self.canceled + self.suppressed
+        return self.pending + self.sent + not_sent
+
+    @property
+    def awaiting(self) -> int:
+        """Return how many messages were sent whose last word has not come."""
+        return self.sent - self.delivered - self.undelivered - self.no_report
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +125,24 @@ class MessageRecord:
     started_at: datetime | None
     decided_at: datetime
     claimed_until: datetime | None
+    delivery: str | None
+    """What is known of a text that was sent: a `smsretry.core.delivery.DeliveryStatus`, or ``no_report``."""
+    delivery_kind: str | None
+    delivery_code: str | None
+    delivery_at: datetime | None
+    """When that was reported."""
+    delivery_retries: int
+    """How often it was sent anew for a delivery failure."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unreported:
+    """Name a text whose last word has not come, so that the provider is asked: for `smsretry.callbacks.poll`."""
+
+    message_id: str
+    provider_id: str
+    round: int
+    accepted_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,10 +8,13 @@ messages    one row per message id: where it stands, and what a journal must kno
 attempts    append-only: one row per thing that happened, with an ``event_id`` that is unique
 counters    per campaign and shard: how many messages are in each state, retries, deferrals
 holds       the accounts that a provider refuses, and when that is asked again
+reports     one row per text that a provider reported on: what is known of it
+suppressed  the numbers that must not be texted
 =========== ===================================================================================
 
 A message without a campaign has the campaign ``''``, since NULL would void the unique keys. The columns from ``epoch``
-to ``body`` belong to the journal. Numbers and texts are stored in ``body`` alone, and only until a message has ended.
+to ``body`` belong to the journal, those from ``delivery`` on to what came after acceptance. Texts are stored in
+``body`` alone, and only until a message has ended; so are numbers, but for those that must not be texted.
 """
 
 from __future__ import annotations
@@ -33,7 +36,7 @@ from smsretry.core.message import LONGEST_ID
 from smsretry.errors import ConfigurationError
 from smsretry.store.moves import COUNTERS, LONGEST_WORD, MessageState
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 SHARDS: Final = 16
 """Rows that the counters of one campaign are spread over, so that many workers do not wait for one."""
 LONGEST_EVENT_ID: Final = 2 * LONGEST_ID + 90
@@ -111,6 +114,8 @@ class Schema:
     attempts: sa.Table
     counters: sa.Table
     holds: sa.Table
+    reports: sa.Table
+    suppressed: sa.Table
 
     @classmethod
     def named(cls, prefix: str) -> Self:
@@ -124,7 +129,8 @@ class Schema:
             raise ConfigurationError(msg)
         metadata = sa.MetaData()
         tables = (_meta(prefix, metadata), _messages(prefix, metadata), _attempts(prefix, metadata))
-        return cls(prefix, metadata, *tables, _counters(prefix, metadata), _holds(prefix, metadata))
+        more = (_counters(prefix, metadata), _holds(prefix, metadata))
+        return cls(prefix, metadata, *tables, *more, _reports(prefix, metadata), _suppressed(prefix, metadata))
 
 
 def shard_of(message_id: str) -> int:
@@ -158,6 +164,7 @@ def _messages(prefix: str, metadata: sa.MetaData) -> sa.Table:
         sa.Column("decided_at", UtcDateTime(), nullable=False),
         sa.Column("changed_at", UtcDateTime(), nullable=False),
         *_journal_columns(),
+        *_delivery_columns(),
     )
     open_ = table.c.state == MessageState.PENDING.value
     sa.Index(f"ix_{prefix}messages_campaign", table.c.campaign, table.c.state)
@@ -165,6 +172,8 @@ def _messages(prefix: str, metadata: sa.MetaData) -> sa.Table:
     sa.Index(f"ix_{prefix}messages_due", table.c.due, postgresql_where=open_, sqlite_where=open_)
     sa.Index(f"ix_{prefix}messages_fingerprint", table.c.fingerprint, postgresql_where=open_, sqlite_where=open_)
     sa.Index(f"ix_{prefix}messages_recipient", table.c.recipient)
+    asked = table.c.next_fetch.is_not(None)
+    sa.Index(f"ix_{prefix}messages_next_fetch", table.c.next_fetch, postgresql_where=asked, sqlite_where=asked)
     return table
 
 
@@ -187,6 +196,18 @@ def _journal_columns() -> tuple[sa.Column[Any], ...]:
         sa.Column("recipient", sa.String(64)),
         sa.Column("fingerprint", sa.String(64)),
         sa.Column("body", sa.Text),
+    )
+
+
+def _delivery_columns() -> tuple[sa.Column[Any], ...]:
+    return (
+        sa.Column("delivery", sa.String(16)),
+        sa.Column("delivery_kind", sa.String(32)),
+        sa.Column("delivery_code", sa.String(LONGEST_WORD)),
+        sa.Column("delivery_at", UtcDateTime()),
+        sa.Column("next_fetch", UtcDateTime()),
+        _count("fetches"),
+        _count("delivery_retries"),
     )
 
 
@@ -241,6 +262,33 @@ def _holds(prefix: str, metadata: sa.MetaData) -> sa.Table:
         sa.Column("failure", sa.Text, nullable=False),
         sa.Column("since", UtcDateTime(), nullable=False),
         sa.Column("next_probe", UtcDateTime(), nullable=False),
+    )
+
+
+def _reports(prefix: str, metadata: sa.MetaData) -> sa.Table:
+    return sa.Table(
+        f"{prefix}reports",
+        metadata,
+        sa.Column("provider_id", sa.String(LONGEST_ID), primary_key=True),
+        sa.Column("message_id", sa.String(LONGEST_ID)),
+        sa.Column("status", sa.String(16), nullable=False),
+        sa.Column("code", sa.String(LONGEST_WORD), nullable=False, server_default=""),
+        sa.Column("kind", sa.String(32)),
+        sa.Column("first_at", UtcDateTime(), nullable=False),
+        sa.Column("changed_at", UtcDateTime(), nullable=False),
+        sa.Index(f"ix_{prefix}reports_message_id", "message_id"),
+    )
+
+
+def _suppressed(prefix: str, metadata: sa.MetaData) -> sa.Table:
+    return sa.Table(
+        f"{prefix}suppressed",
+        metadata,
+        sa.Column("recipient", sa.String(64), primary_key=True),
+        sa.Column("sender", sa.String(LONGEST_WORD), primary_key=True, server_default=""),
+        sa.Column("reason", sa.String(LONGEST_WORD), nullable=False),
+        sa.Column("code", sa.String(LONGEST_WORD)),
+        sa.Column("since", UtcDateTime(), nullable=False),
     )
 
 

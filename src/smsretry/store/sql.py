@@ -13,17 +13,19 @@ from typing import TYPE_CHECKING, Any, Final, Self, TextIO
 import sqlalchemy as sa
 
 from smsretry.core.claims import Asked, Begun, Busy, Claim, Ended, Others
+from smsretry.core.delivery import DeliveryReport, DeliveryRetries, Received
 from smsretry.core.events import Event
 from smsretry.core.failure import Failure, FailureKind
 from smsretry.core.message import LONGEST_ID, Message
 from smsretry.core.outcome import AttemptState, Outcome
-from smsretry.errors import InvalidMessage
+from smsretry.errors import ConfigurationError, InvalidMessage
 from smsretry.store import reading
 from smsretry.store.claiming import Claims, in_batches
 from smsretry.store.database import Database
+from smsretry.store.delivering import Deliveries
 from smsretry.store.gathering import Statements
 from smsretry.store.moves import fact_of, fact_of_skip
-from smsretry.store.records import AttemptRecord, CampaignSummary, MessageRecord, Purged, ReasonCount
+from smsretry.store.records import AttemptRecord, CampaignSummary, MessageRecord, Purged, ReasonCount, Unreported
 from smsretry.store.recovery import GRACE_S, LOST_AFTER_S, Overdue, Recovered, Recovery, Requeue, recover
 from smsretry.store.schema import Schema
 from smsretry.store.writing import Writer
@@ -64,6 +66,9 @@ class SQLStore:
     heard of it for ``lost_after_s`` seconds past its time; let that be longer than your queue keeps a message (a day,
     unless told otherwise).
 
+    ``delivery_retries`` says after which codes of a delivery report a message is sent anew; then its text is kept until
+    the provider's last word. Every store of this database needs the same.
+
     Raises `smsretry.ConfigurationError` for a URL, prefix, driver or version of the tables that it cannot work with. No
     error shows a number or a text.
     """
@@ -76,13 +81,17 @@ class SQLStore:
         busy_timeout_s: float = BUSY_TIMEOUT_S,
         keep_bodies: bool = True,
         lost_after_s: float = LOST_AFTER_S,
+        delivery_retries: DeliveryRetries | None = None,
         create: bool = True,
     ) -> None:
+        retries = _checked_retries(delivery_retries)
         self._schema = Schema.named(table_prefix)
         self._database = Database(url, self._schema, busy_timeout_s=busy_timeout_s, create=create)
         self._writer = Writer(self._schema, self._database)
-        self._claims = Claims(self._schema, self._database, self._writer, keep_bodies=keep_bodies)
+        keeps: dict[str, bool] = {"keep_bodies": keep_bodies, "keep_sent": bool(retries.codes)}
+        self._claims = Claims(self._schema, self._database, self._writer, **keeps)
         self._recovery = Recovery(self._schema, self._writer, self._claims, lost_after_s=lost_after_s)
+        self._deliveries = Deliveries(self._schema, self._database, self._writer, self._claims, retries=retries)
 
     def __repr__(self) -> str:
         return f"SQLStore({self.name!r}, table_prefix={self._schema.prefix!r})"
@@ -272,6 +281,29 @@ class SQLStore:
 
         self._database.write(note)
 
+    def receive(self, report: DeliveryReport, /) -> Received:
+        """Write a delivery report, and what follows from it: see `smsretry.ports.DeliveryLog`.
+
+        It settles a message in doubt, moves the figures of its campaign, and, after a code that ``delivery_retries``
+        names, opens the next round of its message: then ``again`` is that message. It may be queued at once, since the
+        journal knows when it is due; where nobody queues it, `recover` does.
+        """
+        return self._database.write(lambda connection: self._deliveries.receive(connection, report))
+
+    def unreported(self, *, limit: int = 100) -> tuple[Unreported, ...]:
+        """Take up to ``limit`` texts whose last word has not come, for the caller to ask the provider about.
+
+        Each is taken 15 minutes after it was accepted, and then half an hour, an hour and so on later, up to every 12
+        hours; after 72 hours it has no report. What was taken is not taken again meanwhile, by whoever asks.
+        """
+        return self._database.write(lambda connection: self._deliveries.unreported(connection, limit=limit))
+
+    def undelivered_reasons(self, campaign: str | None) -> tuple[ReasonCount, ...]:
+        """Count the messages of ``campaign`` that were sent and did not arrive by kind and code, the most first."""
+        _check_campaign(campaign)
+        with self._database.reading() as connection:
+            return reading.undelivered_reasons_of(connection, self._schema, campaign)
+
     def campaign_summary(self, campaign: str | None) -> CampaignSummary:
         """Return how many messages of ``campaign`` are in each state; None stands for messages without a campaign."""
         _check_campaign(campaign)
@@ -331,6 +363,16 @@ class SQLStore:
             messages += batch.messages
             attempts += batch.attempts
         return Purged(messages=messages, attempts=attempts)
+
+
+def _checked_retries(retries: DeliveryRetries | None) -> DeliveryRetries:
+    if retries is None:
+        return DeliveryRetries()
+    if not isinstance(retries, DeliveryRetries):
+        got = type(retries).__name__
+        msg = f"delivery_retries must be a DeliveryRetries, got {got}. Use DeliveryRetries(codes={{'30003'}})."
+        raise ConfigurationError(msg)
+    return retries
 
 
 def _check_due(due: object, due_in_s: Any) -> None:

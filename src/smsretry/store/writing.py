@@ -77,6 +77,10 @@ class Writer:
             added[DOUBLED] = self._texts_too_many(connection, fact, event_id)
         self.count(connection, standing.campaign, fact.message_id, added)
 
+    def append(self, connection: sa.Connection, fact: Fact) -> None:
+        """Write the row of ``fact`` unless it is there, and move nothing."""
+        self._added(connection, _attempt_row(fact))
+
     def change(self, connection: sa.Connection, message_id: str, columns: Mapping[str, Any]) -> None:
         """Change columns of a message."""
         connection.execute(self.change_message, {"message_id": message_id, **columns})

@@ -1,0 +1,258 @@
+"""Delivery reports in the store: they bind, count, open new rounds and end, in whatever order they come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.store.clock import pass_time
+from tests.store.conftest import emptied
+from tests.store.journeys import attempt, begin, claimed, message, miscounted, row_of
+from tests.store.told import BUSY, accepted, failed
+
+from smsretry import Accepted, Failure, FailureKind, GaveUp, GiveUpReason, Receipt
+from smsretry.core.claims import Claim, Ended, NotDue
+from smsretry.core.delivery import Delivery, DeliveryReport, DeliveryRetries, DeliveryStatus, Mark
+from smsretry.core.policy import RetryPolicy
+from smsretry.errors import ConfigurationError
+from smsretry.store import SQLStore
+
+S = DeliveryStatus
+OFF = Failure.of(FailureKind.UNREACHABLE, code=30003, provider="twilio")
+RETRIES = DeliveryRetries(codes={"30003"}, policy=RetryPolicy(max_retries=2, first_delay_s=600.0))
+
+
+def told(status: DeliveryStatus, name: str | None = None, *, sid: str = "SM1", **more: Any) -> DeliveryReport:
+    code = more.pop("code", None)
+    failure = OFF if code == "30003" else None
+    usual: dict[str, Any] = {"provider": "twilio", "received_at": datetime.now(UTC), "code": code, "failure": failure}
+    return DeliveryReport(provider_id=sid, status=status, message_id=name, **(usual | more))
+
+
+def sent(store: SQLStore, name: str = "m", sid: str = "SM1", **more: Any) -> None:
+    assert attempt(store, message(name, **more), Receipt("twilio", sid, datetime.now(UTC))) is not None
+
+
+def figures(store: SQLStore) -> dict[str, int]:
+    """Return the figures of the campaign that are not 0, and hold them against the rows."""
+    assert miscounted(store) == {}
+    summary = store.campaign_summary("spring")
+    messages = store._schema.messages.c
+    here = sa.select(messages.delivery, sa.func.count()).where(messages.state == "accepted").group_by(messages.delivery)
+    with store._database.reading() as connection:
+        found = {status or "": int(count) for status, count in connection.execute(here)}
+    arrived = sum(count for status, count in found.items() if status in {"delivered", "read"})
+    refused = sum(count for status, count in found.items() if status in {"undelivered", "failed", "canceled"})
+    assert (summary.delivered, summary.undelivered, summary.no_report) == (arrived, refused, found.get("no_report", 0))
+    assert summary.awaiting == sum(found.values()) - arrived - refused - found.get("no_report", 0)
+    names = set(type(summary).__dataclass_fields__) - {"campaign"}
+    return {name: value for name in sorted(names) if (value := getattr(summary, name))}
+
+
+@pytest.fixture(params=("sqlite", pytest.param("postgresql", marks=pytest.mark.integration)))
+def retrying(request: pytest.FixtureRequest, file_url: str) -> Iterator[SQLStore]:
+    """Lend a store that sends anew after 30003."""
+    url, prefix = file_url, "smsretry_"
+    if request.param == "postgresql":
+        emptied(request.getfixturevalue("postgres_store"))
+        url, prefix = request.getfixturevalue("postgres_url"), request.getfixturevalue("own_prefix")
+    with SQLStore(url, table_prefix=prefix, delivery_retries=RETRIES) as store:
+        yield store
+
+
+def test_a_text_that_arrived_is_counted_once_however_often_it_is_told(store: SQLStore) -> None:
+    sent(store)
+    assert figures(store) == {"sent": 1}
+    changed = [store.receive(told(status)).changed for status in (S.SENT, S.DELIVERED, S.DELIVERED, S.SENT)]
+    assert changed == [True, True, False, False]
+    assert figures(store) == {"sent": 1, "delivered": 1}
+    record = store.message("m")
+    assert record is not None
+    assert (record.delivery, record.provider_id) == ("delivered", "SM1")
+    assert [row.reason for row in store.history("m") if row.outcome == "reported"] == ["sent", "delivered"]
+
+
+def test_a_text_that_did_not_arrive_is_counted_by_its_reason(store: SQLStore) -> None:
+    sent(store)
+    store.receive(told(S.UNDELIVERED, code="30003"))
+    assert figures(store) == {"sent": 1, "undelivered": 1}
+    (why,) = store.undelivered_reasons("spring")
+    assert (why.kind, why.code, why.reason, why.count) == ("unreachable", "30003", "undelivered", 1)
+    store.receive(told(S.DELIVERED))  # the carrier contradicts itself: what arrived weighs more
+    assert figures(store) == {"sent": 1, "delivered": 1}
+    assert store.undelivered_reasons("spring") == ()
+
+
+def test_a_report_that_names_our_message_settles_its_doubt(store: SQLStore) -> None:
+    claim = claimed(store, message("m"))
+    received = store.receive(told(S.QUEUED, "m", mark=Mark(1, 1, claim.epoch)))
+    assert (received.message_id, received.changed) == ("m", True)
+    assert figures(store) == {"sent": 1}
+    answer = begin(store, message("m"))
+    assert isinstance(answer, Ended)
+    assert isinstance(answer.outcome, Accepted)
+    assert answer.outcome.receipt.provider_id == "SM1"
+    # the create's own answer, and a retry that its loss led to, change nothing any more
+    receipt = Receipt("twilio", "SM1", claim.now)
+    store.finish(claim, Accepted(receipt), accepted("m", sid="SM1"))
+    assert figures(store) == {"sent": 1}
+    assert [row.outcome for row in store.history("m")] == ["accepted", "reported"]
+
+
+def test_a_report_brings_back_a_message_that_ended_as_unknown(store: SQLStore) -> None:
+    claim = claimed(store, message("m"))
+    lost = Failure.of(FailureKind.LOST_ANSWER)
+    end = GaveUp(lost, GiveUpReason.OUTCOME_UNKNOWN, 1)
+    store.finish(claim, end, failed("m", reason=GiveUpReason.OUTCOME_UNKNOWN, failure=lost))
+    assert figures(store) == {"unknown": 1}
+    store.receive(told(S.DELIVERED, "m", mark=Mark(1, 1, 1)))
+    assert figures(store) == {"sent": 1, "delivered": 1}
+
+
+def test_a_second_text_of_a_message_is_counted_as_doubled(store: SQLStore) -> None:
+    sent(store)
+    store.receive(told(S.SENT, "m", sid="SM2", mark=Mark(1, 2, 2)))
+    assert figures(store) == {"sent": 1, "doubled": 1}
+    store.receive(told(S.DELIVERED, "m", sid="SM2", mark=Mark(1, 2, 2)))
+    store.receive(told(S.UNDELIVERED, "m", mark=Mark(1, 1, 1)))
+    assert figures(store) == {"sent": 1, "doubled": 1, "delivered": 1}  # one of the two has arrived
+
+
+def test_a_report_before_anybody_knows_whose_text_it_is_is_kept(store: SQLStore) -> None:
+    received = store.receive(told(S.DELIVERED))
+    assert (received.message_id, received.known) == (None, Delivery(S.DELIVERED))
+    sent(store)
+    assert figures(store) == {"sent": 1}
+    pass_time(store, 16 * 60.0)
+    assert store.unreported() == ()
+    assert figures(store) == {"sent": 1, "delivered": 1}
+
+
+def test_a_message_without_a_journal_is_moved_too(store: SQLStore) -> None:
+    store.record(accepted("m", sid="SM1"))
+    store.receive(told(S.DELIVERED, "m"))
+    assert figures(store) == {"sent": 1, "delivered": 1}
+
+
+def test_a_message_that_was_refused_is_sent_anew_in_a_round_of_its_own(retrying: SQLStore) -> None:
+    sent(retrying)
+    received = retrying.receive(told(S.UNDELIVERED, "m", code="30003", mark=Mark(1, 1, 1)))
+    assert received.again == message("m")
+    assert figures(retrying) == {"pending": 1, "delivery_retries": 1}
+    due = begin(retrying, message("m"))
+    assert isinstance(due, NotDue)
+    assert 590.0 < due.left_s <= 600.0
+    assert retrying.receive(told(S.UNDELIVERED, "m", code="30003", mark=Mark(1, 1, 1))).again is None
+    pass_time(retrying, 601.0)
+    sent(retrying, sid="SM2")
+    assert figures(retrying) == {"sent": 1, "delivery_retries": 1}
+    retrying.receive(told(S.DELIVERED, "m", sid="SM2", mark=Mark(2, 1, 2)))
+    assert figures(retrying) == {"sent": 1, "delivered": 1, "delivered_after_retry": 1, "delivery_retries": 1}
+    assert row_of(retrying, "m").body is None
+
+
+def test_retries_that_were_in_vain_are_counted_and_end(retrying: SQLStore) -> None:
+    for number, delay_s in ((1, 600.0), (2, 1_200.0), (3, None)):
+        sent(retrying, sid=f"SM{number}")
+        again = retrying.receive(told(S.UNDELIVERED, sid=f"SM{number}", code="30003")).again
+        assert (again is None) == (delay_s is None)
+        pass_time(retrying, (delay_s or 0.0) + 1.0)
+    assert figures(retrying) == {"sent": 1, "undelivered": 1, "delivery_retries": 2, "retries_in_vain": 2}
+    assert row_of(retrying, "m").body is None
+
+
+@pytest.mark.parametrize("code", ["30005", "30008"])
+def test_other_codes_end_a_message(retrying: SQLStore, code: str) -> None:
+    sent(retrying)
+    assert retrying.receive(told(S.UNDELIVERED, code=code)).again is None
+    assert figures(retrying) == {"sent": 1, "undelivered": 1}
+    assert row_of(retrying, "m").body is None
+
+
+def test_nothing_is_sent_anew_after_its_deadline(retrying: SQLStore) -> None:
+    sent(retrying, send_before=datetime.now(UTC) + timedelta(seconds=300))
+    assert retrying.receive(told(S.UNDELIVERED, code="30003")).again is None
+    assert figures(retrying) == {"sent": 1, "undelivered": 1}
+
+
+def test_what_nobody_queues_anew_recover_queues(retrying: SQLStore) -> None:
+    sent(retrying)
+    retrying.receive(told(S.FAILED, code="30003"))
+    assert retrying.overdue() == ()
+    pass_time(retrying, 600.0 + 61.0)
+    assert [one.message for one in retrying.overdue()] == [message("m")]
+
+
+def test_a_late_answer_of_an_earlier_round_changes_nothing(retrying: SQLStore) -> None:
+    claim = claimed(retrying, message("m"))
+    retrying.receive(told(S.UNDELIVERED, "m", code="30003", mark=Mark(1, 1, claim.epoch)))
+    assert figures(retrying) == {"pending": 1, "delivery_retries": 1}
+    retrying.finish(claim, Accepted(Receipt("twilio", "SM1", claim.now)), accepted("m", sid="SM1"))
+    assert figures(retrying) == {"pending": 1, "delivery_retries": 1}
+    retrying.receive(told(S.SENT, "m", mark=Mark(1, 1, claim.epoch)))
+    assert figures(retrying) == {"pending": 1, "delivery_retries": 1}
+
+
+def test_who_has_no_report_is_asked_about_and_ends_after_three_days(store: SQLStore) -> None:
+    sent(store)
+    assert store.unreported() == ()
+    asked = 0
+    for _ in range(200):
+        pass_time(store, 30 * 60.0)
+        asked += len(store.unreported())
+    assert 8 <= asked <= 12
+    assert figures(store) == {"sent": 1, "no_report": 1}
+    store.receive(told(S.DELIVERED))
+    assert figures(store) == {"sent": 1, "delivered": 1}
+
+
+def test_two_pollers_do_not_ask_twice(store: SQLStore) -> None:
+    for number in range(5):
+        sent(store, f"m{number}", f"SM{number}")
+    pass_time(store, 16 * 60.0)
+    first, second = store.unreported(limit=3), store.unreported(limit=3)
+    assert len(first) == 3
+    assert len(second) == 2
+    assert {one.provider_id for one in (*first, *second)} == {f"SM{number}" for number in range(5)}
+    assert store.unreported() == ()
+
+
+def test_retries_that_are_none_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="delivery_retries"):
+        SQLStore("sqlite://", delivery_retries={"30003"})  # type: ignore[arg-type]
+
+
+LIFE = (
+    told(S.QUEUED, "m", mark=Mark(1, 1, 1)),
+    told(S.SENT, "m", mark=Mark(1, 1, 1)),
+    told(S.DELIVERED, "m", mark=Mark(1, 1, 1)),
+    None,  # the create's own answer
+)
+
+
+@given(st.lists(st.sampled_from(LIFE), max_size=3).flatmap(lambda more: st.permutations([*LIFE, *more])))
+def test_in_every_order_the_create_and_its_reports_end_in_the_same_state(memory_store: SQLStore, life) -> None:
+    store = emptied(memory_store)
+    claim = claimed(store, message("m"))
+    assert isinstance(claim, Claim)
+    for report in life:
+        if report is None:
+            store.finish(claim, Accepted(Receipt("twilio", "SM1", claim.now)), accepted("m", sid="SM1"))
+        else:
+            store.receive(report)
+    assert figures(store) == {"sent": 1, "delivered": 1}
+    record = store.message("m")
+    assert record is not None
+    assert (record.delivery, record.provider_id, record.attempts) == ("delivered", "SM1", 1)
+
+
+def test_a_retry_that_waited_is_not_made_where_a_report_says_that_it_was_taken(store: SQLStore) -> None:
+    assert attempt(store, message("m"), BUSY) is not None
+    store.receive(told(S.SENT, "m", mark=Mark(1, 1, 1)))
+    assert figures(store) == {"sent": 1, "retried": 1}
+    assert isinstance(begin(store, message("m")), Ended)
