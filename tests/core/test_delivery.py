@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import itertools
 from datetime import UTC, datetime
+from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smsretry.core.delivery import Delivery, DeliveryReport, DeliveryRetries, DeliveryStatus, Mark
+from smsretry.core.delivery import (
+    Delivery,
+    DeliveryReport,
+    DeliveryRetries,
+    DeliveryStatus,
+    Mark,
+    callback_query,
+    callback_url,
+)
 from smsretry.core.policy import RetryPolicy
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -133,3 +142,22 @@ def test_retries_that_cannot_be_are_refused(fields, named):
 
 def test_codes_may_be_numbers():
     assert DeliveryRetries(codes=[30003], policy=RetryPolicy(max_retries=1)).codes == {"30003"}
+
+
+@given(
+    st.text(st.characters(codec="utf-8", exclude_categories=["C", "Zl", "Zp", "Zs"]), min_size=1, max_size=255),
+    st.builds(Mark, st.integers(1, 9), st.integers(1, 9), st.integers(0, 9)),
+)
+def test_what_names_a_send_comes_back_from_its_url(message_id, mark):
+    url = callback_url("https://example.com/sms?tenant=7&x=", message_id, mark)
+    assert url.startswith("https://example.com/sms?tenant=7&x=&smsretry_id=")
+    assert url.isascii()
+    assert callback_query(urlsplit(url).query) == (message_id, mark)
+
+
+def test_what_is_not_known_is_not_in_the_url():
+    assert callback_url("https://example.com/sms#part", None, None) == "https://example.com/sms"
+    assert callback_url("https://example.com/sms", "m", None) == "https://example.com/sms?smsretry_id=m"
+    assert callback_query("") == (None, None)
+    assert callback_query("smsretry_id=&smsretry_mark=1.2") == (None, None)
+    assert callback_query("smsretry_id=a%0Ab&smsretry_mark=1.2.3") == (None, Mark(1, 2, 3))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from typing import Any, Protocol
 
+from smsretry.core.delivery import DeliveryReport
 from smsretry.core.failure import Failure
 from smsretry.core.message import Message, Receipt
 from smsretry.ports import LookUp
@@ -27,6 +28,8 @@ class Sender(Protocol):
     def send(self, message: Message, /) -> Receipt: ...
 
     def find(self, message: Message, /, *, since: datetime, exclude: Collection[str] = ()) -> LookUp: ...
+
+    def fetch(self, provider_id: str, /) -> DeliveryReport: ...
 
     def close(self) -> None: ...
 
@@ -55,6 +58,9 @@ class InALoop:
 
     def find(self, message: Message, *, since: datetime, exclude: Collection[str] = ()) -> LookUp:
         return self._runner.run(self.sender.find(message, since=since, exclude=exclude))
+
+    def fetch(self, provider_id: str) -> DeliveryReport:
+        return self._runner.run(self.sender.fetch(provider_id))
 
     def close(self) -> None:
         self._runner.run(self.sender.close())

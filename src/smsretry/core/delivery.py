@@ -12,12 +12,16 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum, unique
 from typing import Any, Final, Self
+from urllib.parse import parse_qsl, quote, urlsplit, urlunsplit
 
 from smsretry.core.failure import Failure
 from smsretry.core.mask import shown
 from smsretry.core.message import LONGEST_ID, Message
 from smsretry.core.policy import RetryPolicy
 
+_ID: Final = "smsretry_id"
+_MARK_NAME: Final = "smsretry_mark"
+_MOST_FIELDS: Final = 100
 _NO_RAW: Final[Mapping[str, Any]] = {}
 _MARK: Final = re.compile(r"[1-9]\d{0,5}\.[1-9]\d{0,5}\.\d{1,18}", re.ASCII)
 
@@ -94,6 +98,30 @@ class Mark:
         return cls(round_, attempt, epoch)
 
 
+def callback_url(url: str, message_id: str | None, mark: Mark | None) -> str:
+    """Return the URL to which a provider reports about one send: ``url`` with the message's id and mark in its query.
+
+    What ``url`` has in its query stays; its fragment goes.
+    """
+    parts = urlsplit(url)
+    ours = {_ID: message_id, _MARK_NAME: None if mark is None else str(mark)}
+    own = [f"{name}={quote(value, safe='')}" for name, value in ours.items() if value is not None]
+    return urlunsplit(parts._replace(query="&".join([*filter(None, [parts.query]), *own]), fragment=""))
+
+
+def callback_query(query: str) -> tuple[str | None, Mark | None]:
+    """Return the message's id and the mark in the query of such a URL; None for what is not there, or is none."""
+    found = {name: value for name, value in parse_qsl(query, max_num_fields=_MOST_FIELDS) if name in {_ID, _MARK_NAME}}
+    message_id, mark = found.get(_ID), found.get(_MARK_NAME)
+    is_id = message_id is not None and is_text_id(message_id)
+    return message_id if is_id else None, None if mark is None else Mark.parse(mark)
+
+
+def is_text_id(value: object) -> bool:
+    """Say whether ``value`` may be the id of a message or text: 1 to 255 printable characters."""
+    return isinstance(value, str) and 1 <= len(value) <= LONGEST_ID and value.isprintable()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryReport:
     """Hold one report of a provider about one text.
@@ -119,7 +147,7 @@ class DeliveryReport:
         for name, value in (("provider_id", self.provider_id), ("message_id", self.message_id)):
             if name == "message_id" and value is None:
                 continue
-            if not isinstance(value, str) or not 1 <= len(value) <= LONGEST_ID or not value.isprintable():
+            if not is_text_id(value):
                 msg = f"{name} must be a str of 1 to {LONGEST_ID} printable characters, got {shown(value)}."
                 raise ValueError(msg)
         object.__setattr__(self, "status", DeliveryStatus(self.status))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from smsretry.core.mask import mask_number
 from smsretry.core.message import Message
@@ -102,6 +102,10 @@ class Account:
     def messages_path(self) -> str:
         """Return the path under which the account's messages are created and listed."""
         return f"/{API}/Accounts/{self.account_sid}/Messages.json"
+
+    def message_path(self, sid: str) -> str:
+        """Return the path under which the account's message ``sid`` is fetched."""
+        return f"/{API}/Accounts/{self.account_sid}/Messages/{quote(sid, safe='')}.json"
 
     def sender_of(self, message: Message) -> Sender:
         """Return the message's own sender, else the default; raise `ConfigurationError` where there is neither."""

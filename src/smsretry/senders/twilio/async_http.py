@@ -13,7 +13,7 @@ from base64 import b64encode
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import aiohttp
 from aiohttp import hdrs
@@ -29,10 +29,12 @@ from yarl import URL
 
 from smsretry.core.mask import mask_numbers_in
 from smsretry.errors import ConfigurationError
-from smsretry.ports import LookUp, check_before_writing_async
+from smsretry.ports import check_before_writing_async
 from smsretry.senders.twilio.account import API, Account
 from smsretry.senders.twilio.create import created_in, form_of, kept_headers, masked_body, without_sid
-from smsretry.senders.twilio.lookup import Listing
+from smsretry.senders.twilio.lookup import Asking
+
+T = TypeVar("T")
 
 LONGEST_IDLE_S: Final = 30.0
 """A connection idle for longer is not used again: servers close theirs after about a minute, and a create that meets
@@ -125,17 +127,17 @@ class Session:
             raise without_sid(answer.status, kept_headers(answer.headers))
         return created
 
-    async def answered(self, listing: Listing, *, total_s: float) -> LookUp:
-        """Fetch what ``listing`` asks for, page by page, in ``total_s`` seconds, and return what it tells."""
+    async def answered(self, asking: Asking[T], *, total_s: float) -> T:
+        """Fetch what ``asking`` asks for, page by page, in ``total_s`` seconds, and return what it tells."""
         async with asyncio.timeout(total_s):
             try:
-                path = next(listing)
+                path = next(asking)
                 while True:
                     answer, body = await self._answer("GET", URL(self._root + path))
-                    path = listing.send((answer.status, body.decode("utf-8", "replace")))
+                    path = asking.send((answer.status, body.decode("utf-8", "replace")))
             except StopIteration as end:
-                found: LookUp = end.value
-                return found
+                told: T = end.value
+                return told
 
     async def _answer(self, method: str, url: URL, form: _Form | None = None) -> tuple[aiohttp.ClientResponse, bytes]:
         try:

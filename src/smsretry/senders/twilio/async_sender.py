@@ -10,6 +10,7 @@ from datetime import datetime
 from types import ModuleType
 from typing import Any, ClassVar, Self
 
+from smsretry.core.delivery import DeliveryReport
 from smsretry.core.message import Message, Receipt
 from smsretry.errors import ConfigurationError
 from smsretry.ports import CannotTell, LookUp
@@ -17,6 +18,7 @@ from smsretry.senders.twilio.account import Account
 from smsretry.senders.twilio.configured import ConfiguredSender
 from smsretry.senders.twilio.create import create_fields, receipt_of
 from smsretry.senders.twilio.lookup import OwnSids
+from smsretry.senders.twilio_reports import fetching
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +90,14 @@ class AsyncTwilioSender(ConfiguredSender[_Process]):
         except Exception as error:  # noqa: BLE001  # a look-up that fails settles nothing
             return CannotTell(self.classify(error).detail)
         return answer
+
+    async def fetch(self, provider_id: str) -> DeliveryReport:
+        """Ask Twilio where a text is on its way: see `smsretry.senders.twilio.TwilioSender.fetch`."""
+        process = self._process()
+        session = await self._session(process)
+        asking = fetching(process.account.message_path(provider_id), self._clock())
+        report: DeliveryReport = await session.answered(asking, total_s=self._timeout_s)
+        return report
 
     async def close(self) -> None:
         """Close the connections of this loop, also those that are in use; the next send opens new ones."""

@@ -7,25 +7,27 @@ import math
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
-from urllib.parse import parse_qsl, quote_plus, urlencode, urlsplit, urlunsplit
+from urllib.parse import quote_plus
 
+from smsretry.core.delivery import callback_url
 from smsretry.core.failure import Failure, FailureKind
 from smsretry.core.mask import mask_numbers_in
 from smsretry.core.message import Message, Receipt
 from smsretry.errors import ProviderError
+from smsretry.ports import mark_of_send
 from smsretry.senders.twilio.account import Account
 from smsretry.senders.twilio.lookup import count
 from smsretry.senders.twilio_codes import PROVIDER
 
-CALLBACK_PARAMETER: Final = "smsretry_id"
-"""The query parameter under which a status callback URL carries our message's id."""
 LONGEST_VALIDITY_S: Final = 36_000
 KEPT_HEADERS: Final = ("Retry-After", "Date", "Twilio-Request-Id")
 """What a failure needs of an answer's headers."""
 
 
-def create_fields(message: Message, account: Account, left_s: float, callback_url: str | None) -> dict[str, Any]:
+def create_fields(message: Message, account: Account, left_s: float, report_to: str | None) -> dict[str, Any]:
     """Return the fields of the create of ``message``, which is good for ``left_s`` more seconds, by Twilio's names.
+
+    Twilio reports to the URL ``report_to``, where there is one, with the message's id and what names this send added.
 
     Raises `smsretry.ConfigurationError` where the message has no sender and the account no default.
     """
@@ -36,8 +38,8 @@ def create_fields(message: Message, account: Account, left_s: float, callback_ur
         fields["MediaUrl"] = list(message.media_urls)
     if left_s != math.inf:
         fields["ValidityPeriod"] = min(int(left_s), LONGEST_VALIDITY_S)
-    if callback_url:
-        fields["StatusCallback"] = _with_id(callback_url, message.id)
+    if report_to:
+        fields["StatusCallback"] = callback_url(report_to, message.id, mark_of_send())
     return fields
 
 
@@ -92,11 +94,3 @@ def _masked(value: object) -> object:
             return {mask_numbers_in(name): _masked(each) for name, each in value.items()}
         case _:
             return value
-
-
-def _with_id(url: str, message_id: str | None) -> str:
-    if message_id is None:
-        return url
-    parts = urlsplit(url)
-    query = [*parse_qsl(parts.query, keep_blank_values=True), (CALLBACK_PARAMETER, message_id)]
-    return urlunsplit(parts._replace(query=urlencode(query)))

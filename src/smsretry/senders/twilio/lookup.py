@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Collection, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final, Self, TypeAlias
+from typing import Any, Final, Self, TypeAlias, TypeVar
 from urllib.parse import urlencode
 
 from smsretry.core.failure import Failure, FailureKind
@@ -23,7 +23,10 @@ TRIAL_PREFIX: Final = "Sent from your Twilio trial account - "
 PAGE_SIZE: Final = 1_000
 MOST_PAGES: Final = 20
 
-Listing: TypeAlias = Generator[str, tuple[int, str], LookUp]
+T = TypeVar("T")
+Asking: TypeAlias = Generator[str, tuple[int, str], T]
+"""A generator of paths to be fetched, which gets back each answer's status and text, and returns what they tell."""
+Listing: TypeAlias = Asking[LookUp]
 """A look-up in steps: it yields the path and query of each page, gets its status and text, and returns the answer."""
 
 _NOT_BY_API: Final = frozenset({"inbound", "outbound-call", "outbound-reply"})

@@ -7,15 +7,19 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import ModuleType
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, TypeVar
 
+from smsretry.core.delivery import DeliveryReport
 from smsretry.core.message import Message, Receipt
 from smsretry.errors import ConfigurationError
 from smsretry.ports import CannotTell, LookUp
 from smsretry.senders.twilio.account import Account
 from smsretry.senders.twilio.configured import ConfiguredSender
 from smsretry.senders.twilio.create import create_fields, receipt_of
-from smsretry.senders.twilio.lookup import Listing, OwnSids
+from smsretry.senders.twilio.lookup import Asking, OwnSids
+from smsretry.senders.twilio_reports import fetching
+
+T = TypeVar("T")
 
 _ARGUMENTS: Final[Mapping[str, str]] = {
     "To": "to",
@@ -55,17 +59,17 @@ class _Process:
             client.api.base_url = account.base_url
         return client
 
-    def answered(self, listing: Listing, total_s: float, connect_s: float) -> LookUp:
-        """Fetch what ``listing`` asks for, page by page, and return what it tells."""
+    def answered(self, asking: Asking[T], total_s: float, connect_s: float) -> T:
+        """Fetch what ``asking`` asks for, page by page, and return what it tells."""
         client = self.client(self.call(total_s, connect_s))
         root = client.api.base_url.rstrip("/")
         try:
-            path = next(listing)
+            path = next(asking)
             while True:
                 page = client.request("GET", root + path)
-                path = listing.send((page.status_code, page.text))
+                path = asking.send((page.status_code, page.text))
         except StopIteration as end:
-            answer: LookUp = end.value
+            answer: T = end.value
             return answer
 
 
@@ -77,7 +81,8 @@ class TwilioSender(ConfiguredSender[_Process]):
     bounds a whole call, however slowly the other side answers, and ``connect_timeout_s`` the connecting in it; both
     are cut to the time left before a message's ``send_before``. Set ``max_connections`` (10) to the number of threads
     that send at once. ``base_url`` leads to a simulator instead of Twilio. ``status_callback_url`` is where Twilio
-    reports delivery; the message's id is added to its query as ``smsretry_id``. ``clock`` tells the time.
+    reports delivery; the message's id is added to its query as ``smsretry_id``, and with a journal what names the send,
+    as ``smsretry_mark``. ``clock`` tells the time.
 
     Constructing it opens nothing and imports no client, so one may stand at module level; every process makes its own
     connections at its first send. What is missing is told then, as a `ConfigurationError`; what cannot be, at once.
@@ -122,6 +127,15 @@ class TwilioSender(ConfiguredSender[_Process]):
             return process.answered(listing, self._timeout_s, self._connect_timeout_s)
         except Exception as error:  # noqa: BLE001  # a look-up that fails settles nothing
             return CannotTell(self.classify(error).detail)
+
+    def fetch(self, provider_id: str) -> DeliveryReport:
+        """Ask Twilio where the text with the SID ``provider_id`` is on its way.
+
+        Raises `smsretry.errors.ProviderError` where Twilio does not say, and what its client, or requests, raises.
+        """
+        process = self._process()
+        asking = fetching(process.account.message_path(provider_id), self._clock())
+        return process.answered(asking, self._timeout_s, self._connect_timeout_s)
 
     def close(self) -> None:
         """Close the idle connections of this process; the next send opens new ones."""
