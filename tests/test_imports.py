@@ -41,7 +41,7 @@ MAY_KNOW = {
     "sinks": SHELL | {"sinks"},
     "store": SHELL | {"store"},
     "limits": SHELL | {"limits"},
-    "callbacks": SHELL | {"callbacks"},
+    "callbacks": SHELL | {"callbacks", "senders"},  # they share a provider's words and table of codes
     "contacts": SHELL | {"contacts"},
     "adapters": PUBLIC | {"adapters"},
     "campaign": PUBLIC | {"campaign"},
@@ -62,6 +62,7 @@ THIRD_PARTY = {
     "smsretry.adapters.huey": frozenset({"huey", "typing_extensions"}),
     "smsretry.adapters.saq": frozenset({"saq", "typing_extensions"}),
     "smsretry.adapters.taskiq": frozenset({"taskiq", "typing_extensions"}),
+    "smsretry.callbacks.twilio": frozenset({"twilio", "typing_extensions"}),
     "smsretry.contacts.phone": frozenset({"phonenumbers", "typing_extensions"}),
     "smsretry.store": frozenset({"sqlalchemy", "typing_extensions"}),
     "smsretry.limits.redis": frozenset({"redis", "typing_extensions"}),

@@ -16,6 +16,7 @@ from smsretry.core.limit import Turn
 from smsretry.core.lookup import CannotTell, Found, LookUp, NotSeen
 from smsretry.core.message import Message, Receipt
 from smsretry.core.outcome import AttemptState, Outcome
+from smsretry.core.suppression import Suppression
 
 __all__ = [
     "AnalyticsSink",
@@ -38,6 +39,7 @@ __all__ = [
     "NotSeen",
     "RateLimiter",
     "SMSSender",
+    "SuppressionList",
     "Turn",
     "check_before_writing",
     "check_before_writing_async",
@@ -90,6 +92,22 @@ class DeliveryLog(Protocol):
         Reports may come in any order and repeatedly, and before the create's own answer. One with our message's id and
         mark settles a message in doubt as accepted. Where it raises, nothing is written.
         """
+        ...
+
+
+class SuppressionList(Protocol):
+    """Know who must not be texted: `smsretry.store.SQLStore` does."""
+
+    def suppressed(self, to: str, sender: str, /) -> Suppression | None:
+        """Return the entry by which ``sender`` must not text ``to``; one for every sender counts too."""
+        ...
+
+    def suppress(self, entry: Suppression, /) -> None:
+        """Put ``entry`` on the list; where there is one for this number and sender, that stays."""
+        ...
+
+    def lift(self, to: str, sender: str, /) -> bool:
+        """Take the entry of this very number and sender off the list; False where there is none."""
         ...
 
 

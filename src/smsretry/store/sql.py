@@ -91,6 +91,7 @@ class SQLStore:
         keeps: dict[str, bool] = {"keep_bodies": keep_bodies, "keep_sent": bool(retries.codes)}
         self._claims = Claims(self._schema, self._database, self._writer, **keeps)
         self._recovery = Recovery(self._schema, self._writer, self._claims, lost_after_s=lost_after_s)
+        self.delivery_retries = retries
         self._deliveries = Deliveries(self._schema, self._database, self._writer, self._claims, retries=retries)
 
     def __repr__(self) -> str:

@@ -1,0 +1,74 @@
+"""Ask the provider about texts whose last word has not come: callbacks are lost, and nobody repeats them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, Protocol
+
+from smsretry.core.delivery import Received
+from smsretry.ports import CanFetch, DeliveryLog
+
+_log: Final = logging.getLogger("smsretry")
+
+
+class CanQueue(Protocol):
+    """Queue a message: what a ready task of an adapter does."""
+
+    def send(self, message: Any, /) -> object:
+        """Queue ``message``."""
+        ...
+
+
+class CanAsk(DeliveryLog, Protocol):
+    """Say which texts have no last word: `smsretry.store.SQLStore` does."""
+
+    def unreported(self, *, limit: int = ...) -> Sequence[Any]:
+        """Take texts that are to be asked about."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Polled:
+    """Count what a poll did."""
+
+    asked: int
+    """Texts that the provider was asked about."""
+    final: int
+    """Of these: those that have their last word now."""
+    failed: int
+    """Of these: those of which the provider did not say anything; they are asked about again later."""
+
+
+def poll(store: CanAsk, sender: CanFetch, queue: CanQueue | None = None, *, limit: int = 1_000) -> Polled:
+    """Ask ``sender`` about up to ``limit`` texts of ``store`` whose last word has not come, and write what it says.
+
+    Run it every few minutes: each text is asked about 15 minutes after it was accepted, and then less and less often,
+    until 72 hours have passed. ``queue`` is a ready task of an adapter: a message that is sent anew for a delivery
+    failure is queued there; without it, `smsretry.store.recover` queues it. Any number may run side by side.
+    """
+    counted = {"asked": 0, "final": 0, "failed": 0}
+    while counted["asked"] < limit and (due := store.unreported(limit=min(100, limit - counted["asked"]))):
+        for one in due:
+            counted["asked"] += 1
+            try:
+                report = sender.fetch(one.provider_id)
+                received = store.receive(replace(report, message_id=report.message_id or one.message_id))
+            except Exception as error:  # noqa: BLE001  # whatever a client or a database raises: it is asked again
+                counted["failed"] += 1
+                _log.warning("%s could not be asked about (%s).", one.provider_id, type(error).__qualname__)
+            else:
+                counted["final"] += received.known.status.is_final
+                queue_again(queue, received)
+    return Polled(**counted)
+
+
+def queue_again(queue: CanQueue | None, received: Received) -> None:
+    """Queue the message that is sent anew after a report, where there is one; what fails is left to `recover`."""
+    if queue is None or received.again is None:
+        return
+    try:
+        queue.send(received.again)
+    except Exception as error:  # noqa: BLE001  # a queue raises what it likes, and the report is written
+        _log.error("%s is left to recover (%s).", received.message_id, type(error).__qualname__)
