@@ -37,8 +37,9 @@ from smsretry.ports import (
     Journal,
     RateLimiter,
     SMSSender,
+    SuppressionList,
 )
-from smsretry.steps import Ask, AskLimiter, Find, Question, SendChecked, Steps
+from smsretry.steps import Ask, AskLimiter, AskList, Find, Question, SendChecked, Steps
 from smsretry.wiring import (
     check_arguments,
     check_callable,
@@ -47,6 +48,7 @@ from smsretry.wiring import (
     check_limiter,
     check_policy,
     check_sender,
+    check_suppression,
     checked_sinks,
     runs_in_loop,
 )
@@ -54,6 +56,7 @@ from smsretry.wiring import (
 if TYPE_CHECKING:
     from smsretry.journaled import Attempted, Journaled
     from smsretry.limiting import Limiting
+    from smsretry.suppressing import Suppressing
 
 T = TypeVar("T")
 SenderT = TypeVar("SenderT")
@@ -62,7 +65,7 @@ JournalT = TypeVar("JournalT")
 LimiterT = TypeVar("LimiterT")
 
 _NEW: Final = AttemptState()
-_QUESTIONS: Final = (SendChecked, Find, Ask, AskLimiter)
+_QUESTIONS: Final = (SendChecked, Find, Ask, AskLimiter, AskList)
 """Any step but a message: `smsretry.adapters.callables.retrying` puts calls of its own in the place of messages."""
 LEASE_S: Final = 60.0
 """How long a claim in a journal holds without being renewed, unless told otherwise."""
@@ -96,6 +99,7 @@ class _Shell(Generic[SenderT, SinkT, JournalT, LimiterT]):
         elapsed: Callable[[], float] | None = None,
         limiter: LimiterT | None = None,
         limiter_away: OnUnreachable = OnUnreachable.HOLD,
+        suppression: SuppressionList | None = None,
     ) -> None:
         check_sender(sender, is_async=self._is_async)
         check_policy(policy)
@@ -115,8 +119,15 @@ class _Shell(Generic[SenderT, SinkT, JournalT, LimiterT]):
         asks = callable(getattr(sender, "find", None))
         self._limiter: Any = limiter
         self._limiter_away = limiter_away
-        limiting = None if limiter is None else self._under_a_limit()
-        self._judge = Judge(policy=policy, classify=classify, asks=asks, draw=draw, limiting=limiting)
+        self._suppression: Any = suppression
+        self._judge = Judge(
+            policy=policy,
+            classify=classify,
+            asks=asks,
+            draw=draw,
+            limiting=None if limiter is None else self._under_a_limit(),
+            suppressing=None if suppression is None else self._by_a_list(),
+        )
         self._sinks: tuple[SinkT, ...] = self._seated(checked_sinks(sink, is_async=self._is_async))
         self._journaled = None if journal is None else self._under_a_journal(elapsed)
 
@@ -165,6 +176,12 @@ class _Shell(Generic[SenderT, SinkT, JournalT, LimiterT]):
         self._limiter = as_fair(self._limiter)
         return Limiting(sender=self._sender, clock=self.clock, on_unreachable=self._limiter_away)
 
+    def _by_a_list(self) -> Suppressing:
+        from smsretry.suppressing import Suppressing  # nobody pays for it without a list
+
+        check_suppression(self._suppression)
+        return Suppressing(sender=self._sender)
+
     def _seated(self, sinks: tuple[SinkT, ...]) -> tuple[SinkT, ...]:
         """Return the sinks that are told of an attempt: not the journal, which writes that itself."""
         own: object = self.journal
@@ -186,6 +203,9 @@ class Dispatcher(_Shell[SMSSender, AnalyticsSink, Journal, RateLimiter | FairLim
     ``limiter`` (a `smsretry.limits.MemoryLimiter`, or a `smsretry.limits.redis.RedisLimiter` for all workers together)
     is asked before each send; a message whose turn has not come is deferred. ``limiter_away`` says what becomes of
     messages while it cannot be reached.
+
+    ``suppression`` (an `smsretry.store.SQLStore`) knows who must not be texted. It is asked before each send: a message
+    to such a number ends as suppressed, and nothing is sent. Whoever opted out, as the provider says, is put on it.
 
     Constructing it opens nothing, and it holds no state of its own: one may stand at module level and serve every
     thread and forked process. Raises `smsretry.ConfigurationError` for a sender that cannot send, a sink that
@@ -255,6 +275,8 @@ class Dispatcher(_Shell[SMSSender, AnalyticsSink, Journal, RateLimiter | FairLim
                 return question(cast("Journal", self.journal))
             case AskLimiter(ask):
                 return ask(self._limiter)
+            case AskList(ask):
+                return ask(self._suppression)
             case _ as unreachable:
                 assert_never(unreachable)
 
@@ -373,6 +395,8 @@ class AsyncDispatcher(
                 return await _answer(question, journal, in_loop=runs_in_loop(journal, "begin"))
             case AskLimiter(ask):
                 return await _answer(ask, self._limiter, in_loop=runs_in_loop(self._limiter, "take_turn"))
+            case AskList(ask):
+                return await _answer(ask, self._suppression, in_loop=runs_in_loop(self._suppression, "suppressed"))
             case _ as unreachable:
                 assert_never(unreachable)
 

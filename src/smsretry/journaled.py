@@ -24,7 +24,7 @@ from smsretry.core.outcome import Accepted, AttemptState, DeferReason, Deferred,
 from smsretry.errors import ConfigurationError, InvalidMessage, ProviderError
 from smsretry.judge import Judge, event_of, on_hold, refused_account, unknown, waited_too_long, was_answered
 from smsretry.ports import Clock, Journal
-from smsretry.steps import Ask, AskLimiter, Find, SendChecked, Step, Steps
+from smsretry.steps import Ask, AskLimiter, AskList, Find, SendChecked, Step, Steps
 
 MARGIN_S: Final = 5.0
 """What must be left of a lease, beyond the longest that the sender takes, when a send begins; a quarter of the lease
@@ -294,7 +294,7 @@ class _Turn:
                 return (yield SendChecked(step, self._make_sure_again, self._mark()))
             case Find():
                 return (yield from self._found(step))
-            case SendChecked() | Ask() | AskLimiter():
+            case SendChecked() | Ask() | AskLimiter() | AskList():
                 return (yield step)
             case _ as unreachable:
                 assert_never(unreachable)

@@ -30,6 +30,7 @@ from smsretry.steps import Find, Steps
 
 if TYPE_CHECKING:
     from smsretry.limiting import Limiting
+    from smsretry.suppressing import Suppressing
 
 _CLOCKS_APART: Final = timedelta(seconds=300)
 """How far before the doubtful send a look-up begins: worker and provider clocks differ."""
@@ -54,6 +55,7 @@ class Judge:
     draw: Callable[[], float]
     holds: bool = False
     limiting: Limiting | None = None
+    suppressing: Suppressing | None = None
 
     def attempt(  # noqa: PLR0911  # one way out for each answer; a generator more would cost every attempt
         self, message: Message, state: AttemptState, began: datetime, clock: Clock
@@ -69,10 +71,10 @@ class Judge:
                 return resolved
         elif is_late(message, began):
             return _expired(state)
-        if self.limiting is not None:
-            put_off = yield from self._limited(self.limiting, message, state, clock)
-            if put_off is not None:
-                return put_off
+        if self.limiting is not None or self.suppressing is not None:
+            instead = yield from self._kept_back(message, state, clock)
+            if instead is not None:
+                return instead
             state = state if state.slot is None else state.with_slot(None)
         try:
             receipt = yield message
@@ -112,6 +114,8 @@ class Judge:
         """Decide what follows a send that failed; what needs nothing but a look-up is asked at once."""
         if self.limiting is not None and failure.kind is FailureKind.RATE_LIMITED:
             yield from self.limiting.slow_down(message, failure, self.policy.max_hint_s)
+        if self.suppressing is not None and failure.kind is FailureKind.OPTED_OUT:
+            yield from self.suppressing.note(message, failure)
         now = clock()
         decided = self.policy.decide(
             failure, state, now=now, send_before=message.send_before, draw=self.draw(), began=began
@@ -130,6 +134,15 @@ class Judge:
         """Say whether a message has not yet been put off for as long as it may be."""
         return now - (state.deferred_since or now) < timedelta(seconds=self.policy.max_deferral_s)
 
+    def _kept_back(self, message: Message, state: AttemptState, clock: Clock) -> Steps[Outcome | None]:
+        """Ask whether the recipient may be texted, and whether its turn has come; None where it is to be sent."""
+        instead: Outcome | None = None
+        if self.suppressing is not None:
+            instead = yield from self._suppressed(self.suppressing, message, state, clock)
+        if instead is None and self.limiting is not None:
+            instead = yield from self._limited(self.limiting, message, state, clock)
+        return instead
+
     def _limited(
         self, limiting: Limiting, message: Message, state: AttemptState, clock: Clock
     ) -> Steps[Outcome | None]:
@@ -146,6 +159,20 @@ class Judge:
         if state.doubt_since is None:
             return ending
         return (yield from self._settle(message, replace(state, ending=ending), now))
+
+    def _suppressed(
+        self, suppressing: Suppressing, message: Message, state: AttemptState, clock: Clock
+    ) -> Steps[Outcome | None]:
+        """End a message whose recipient must not be texted, put one off whose list is away; None for any other."""
+        ending, now = (yield from suppressing.ending(message, state)), clock()
+        if ending is None and not is_late(message, now):  # the answer may have taken its time
+            return None
+        if isinstance(ending, float) and ending <= self._longest_wait_s(message, state, now):
+            return Deferred(ending, DeferReason.LIST_AWAY, state.with_deferral(now, now + timedelta(seconds=ending)))
+        end = ending if isinstance(ending, GaveUp) else _expired(state, "the list of who must not be texted is away")
+        if state.doubt_since is None:
+            return end
+        return (yield from self._settle(message, replace(state, ending=end), now))
 
     def _longest_wait_s(self, message: Message, state: AttemptState, now: datetime) -> float:
         """Return for how many seconds a message may be put off: until its deadline, else as the policy says."""

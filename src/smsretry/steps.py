@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from smsretry.core.delivery import Mark
 from smsretry.core.message import Message
-from smsretry.ports import FairLimiter, Journal
+from smsretry.ports import FairLimiter, Journal, SuppressionList
 
 T = TypeVar("T")
 
@@ -56,6 +56,13 @@ class AskLimiter:
     question: Callable[[FairLimiter], Any]
 
 
-Question = SendChecked | Find | Ask | AskLimiter
+@dataclass(frozen=True, slots=True)
+class AskList:
+    """Call ``question`` with the list of who must not be texted; answer with what it returns."""
+
+    question: Callable[[SuppressionList], Any]
+
+
+Question = SendChecked | Find | Ask | AskLimiter | AskList
 Step = Message | Question
 Steps = Generator[Step, Any, T]

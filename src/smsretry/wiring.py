@@ -41,6 +41,15 @@ def check_limiter(limiter: object, *, is_async: bool = False) -> None:
         _check_plain(verbs[0], limiter)
 
 
+def check_suppression(known: object) -> None:
+    """Raise `ConfigurationError` where ``known`` cannot say who must not be texted."""
+    for verb in ("suppressed", "suppress"):
+        if isinstance(known, type) or not callable(getattr(known, verb, None)):
+            raise ConfigurationError(
+                f"suppression must have a method {verb}(…), got {_shown(known)}. Pass SQLStore(url), say."
+            )
+
+
 def check_arguments(message: object, state: object) -> None:
     """Raise `InvalidMessage` where ``message`` is none, and `ConfigurationError` where ``state`` is none."""
     if not hasattr(message, "send_before"):

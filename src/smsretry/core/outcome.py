@@ -54,6 +54,8 @@ class DeferReason(StrEnum):
     """What its sender may carry is used up: its turn comes later."""
     LIMITER_AWAY = "limiter_away"
     """The rate limiter could not be reached."""
+    LIST_AWAY = "list_away"
+    """The list of who must not be texted could not be read."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from smsretry.core.events import Event
 from smsretry.core.failure import Failure, FailureKind
 from smsretry.core.message import LONGEST_ID, Message
 from smsretry.core.outcome import AttemptState, Outcome
+from smsretry.core.suppression import Suppression
 from smsretry.errors import ConfigurationError, InvalidMessage
 from smsretry.store import reading
 from smsretry.store.claiming import Claims, in_batches
@@ -28,6 +29,7 @@ from smsretry.store.moves import fact_of, fact_of_skip
 from smsretry.store.records import AttemptRecord, CampaignSummary, MessageRecord, Purged, ReasonCount, Unreported
 from smsretry.store.recovery import GRACE_S, LOST_AFTER_S, Overdue, Recovered, Recovery, Requeue, recover
 from smsretry.store.schema import Schema
+from smsretry.store.suppressing import Imported, Suppressions, read_csv, write_csv
 from smsretry.store.writing import Writer
 
 if TYPE_CHECKING:
@@ -91,6 +93,7 @@ class SQLStore:
         keeps: dict[str, bool] = {"keep_bodies": keep_bodies, "keep_sent": bool(retries.codes)}
         self._claims = Claims(self._schema, self._database, self._writer, **keeps)
         self._recovery = Recovery(self._schema, self._writer, self._claims, lost_after_s=lost_after_s)
+        self._suppressions = Suppressions(self._schema, self._database, self._writer)
         self.delivery_retries = retries
         self._deliveries = Deliveries(self._schema, self._database, self._writer, self._claims, retries=retries)
 
@@ -298,6 +301,47 @@ class SQLStore:
         hours; after 72 hours it has no report. What was taken is not taken again meanwhile, by whoever asks.
         """
         return self._database.write(lambda connection: self._deliveries.unreported(connection, limit=limit))
+
+    def suppressed(self, to: str, sender: str, /) -> Suppression | None:
+        """Return the entry by which ``sender`` must not text ``to``: see `smsretry.ports.SuppressionList`."""
+        with self._database.reading() as connection:
+            return self._suppressions.find(connection, to, sender)
+
+    def suppress(self, entry: Suppression, /) -> None:
+        """Put ``entry`` on the list of who must not be texted."""
+        self._database.write(lambda connection: self._suppressions.add(connection, [entry]))
+
+    def lift(self, to: str, sender: str, /) -> bool:
+        """Take the entry of this very number and sender off the list; False where there is none."""
+        return self._database.write(lambda connection: self._suppressions.remove(connection, to, sender))
+
+    def import_suppressions(self, source: str | os.PathLike[str] | TextIO) -> Imported:
+        """Put every line of a CSV file on the list of who must not be texted.
+
+        ``source`` is a path, or a text file opened with ``newline=""``. Its first line names the columns: ``to``, and
+        where they are there ``sender`` (empty for every sender), ``reason``, ``code`` and ``since`` (ISO 8601). Lines
+        that are on the list already stay as they are. Raises `smsretry.InvalidMessage` that names a line that is no
+        entry; what stands 500 lines and more before it is written then.
+        """
+        if isinstance(source, (str, os.PathLike)):
+            with Path(source).open(encoding="utf-8-sig", newline="") as file:
+                return self.import_suppressions(file)
+        added = read = 0
+        for batch in read_csv(source):
+            read += len(batch)
+            added += self._database.write(functools.partial(self._suppressions.add, entries=batch))
+        return Imported(added=added, known=read - added)
+
+    def export_suppressions(self, target: str | os.PathLike[str] | TextIO) -> int:
+        """Write the list of who must not be texted as CSV, and return how many entries there were.
+
+        ``target`` is a path, which is overwritten, or a text file opened with ``newline=""``.
+        """
+        if isinstance(target, (str, os.PathLike)):
+            with Path(target).open("w", encoding="utf-8", newline="") as file:
+                return self.export_suppressions(file)
+        with self._database.reading() as connection:
+            return write_csv(target, self._suppressions.all(connection))
 
     def undelivered_reasons(self, campaign: str | None) -> tuple[ReasonCount, ...]:
         """Count the messages of ``campaign`` that were sent and did not arrive by kind and code, the most first."""

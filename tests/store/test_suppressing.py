@@ -1,0 +1,80 @@
+"""The list of who must not be texted, in the store."""
+
+from __future__ import annotations
+
+import io
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from smsretry import InvalidMessage
+from smsretry.core.suppression import Suppression, SuppressionReason
+from smsretry.store import SQLStore
+
+TO = "+14155550123"
+THEN = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def test_an_entry_holds_for_its_sender_or_for_all(store: SQLStore) -> None:
+    assert store.suppressed(TO, "MG1") is None
+    store.suppress(Suppression(to=TO, sender="MG1", code="21610", since=THEN))
+    assert store.suppressed(TO, "MG1") == Suppression(to=TO, sender="MG1", code="21610", since=THEN)
+    assert store.suppressed(TO, "MG2") is None
+    assert store.suppressed(TO, "") is None
+    store.suppress(Suppression(to=TO, reason=SuppressionReason.IMPORTED))
+    found = store.suppressed(TO, "MG1")
+    assert found is not None
+    assert (found.sender, found.reason) == ("", SuppressionReason.IMPORTED)
+    assert found.since is not None
+
+
+def test_the_first_entry_stays_and_is_lifted_once(store: SQLStore) -> None:
+    store.suppress(Suppression(to=TO, sender="MG1", code="21610", since=THEN))
+    store.suppress(Suppression(to=TO, sender="MG1", reason=SuppressionReason.REFUSED))
+    found = store.suppressed(TO, "MG1")
+    assert found is not None
+    assert found.since == THEN
+    assert [store.lift(TO, "MG1"), store.lift(TO, "MG1"), store.suppressed(TO, "MG1")] == [True, False, None]
+
+
+def test_what_is_exported_can_be_imported_again(store: SQLStore, tmp_path: Path) -> None:
+    entries = [Suppression(to=TO, sender="MG1", code="21610", since=THEN), Suppression(to="+14155550199", since=THEN)]
+    for entry in entries:
+        store.suppress(entry)
+    file = tmp_path / "list.csv"
+    assert store.export_suppressions(file) == 2
+    assert store.lift(TO, "MG1")
+    counted = store.import_suppressions(file)
+    assert (counted.added, counted.known) == (1, 1)
+    again = io.StringIO()
+    store.export_suppressions(again)
+    assert again.getvalue().encode() == file.read_bytes()
+
+
+def test_a_list_of_numbers_alone_is_enough(store: SQLStore) -> None:
+    numbers = "".join(f"+1415555{number:04}\n" for number in range(1_200))
+    counted = store.import_suppressions(io.StringIO(f"to\n{numbers}"))
+    assert (counted.added, counted.known) == (1_200, 0)
+    found = store.suppressed("+14155550007", "anything")
+    assert found is not None
+    assert found.reason is SuppressionReason.IMPORTED
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("", "got nothing"),
+        ("number\n1\n", "got number"),
+        ("to,colour\n1,red\n", "got to, colour"),
+        ("+14155550123\n+14155550124\n", r"got \*\*\*23"),
+        ("to\n\n ,\n", "Line 3"),
+        ("to,reason\n1,because\n", "Line 2"),
+        ("to,since\n1,yesterday\n", "Line 2"),
+        ("to,since\n1,2026-01-01T00:00:00\n", "Line 2"),
+    ],
+)
+def test_a_file_that_is_no_list_is_refused_with_the_line(store: SQLStore, text: str, named: str) -> None:
+    with pytest.raises(InvalidMessage, match=named):
+        store.import_suppressions(io.StringIO(text))
+    assert store.export_suppressions(io.StringIO()) == 0
