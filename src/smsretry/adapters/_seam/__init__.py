@@ -17,8 +17,10 @@ from smsretry.adapters._seam.envelope import (
     STATE_KEY,
     Envelope,
     check_message,
+    packed,
     seconds_until,
     state_in,
+    unpacked,
     written,
 )
 from smsretry.adapters._seam.recovery import CanCancel, CanRecover, Sweeper, is_open, sweep_in_loop, taken_back
@@ -65,10 +67,12 @@ __all__ = [
     "ended",
     "is_open",
     "kept_on",
+    "packed",
     "refuse_without_id",
     "seconds_until",
     "state_in",
     "sweep_in_loop",
     "taken_back",
+    "unpacked",
     "written",
 ]

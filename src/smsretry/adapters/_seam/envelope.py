@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -75,6 +77,23 @@ def text_of(state: AttemptState) -> str:
 def written(state: AttemptState) -> dict[str, str]:
     """Return the entry of a job's metadata that carries ``state``."""
     return {STATE_KEY: text_of(state)}
+
+
+def packed(message: Message) -> str:
+    """Return ``message`` as a short text that shows neither number nor words, for a queue that shows its arguments.
+
+    It hides them from a glance, and is no encryption.
+    """
+    return base64.urlsafe_b64encode(zlib.compress(json.dumps(message.to_dict()).encode())).decode()
+
+
+def unpacked(text: str) -> Message:
+    """Return the message that `packed` wrote; raise `InvalidMessage` for any other text."""
+    try:
+        data = json.loads(zlib.decompress(base64.urlsafe_b64decode(text)))
+    except (TypeError, ValueError, zlib.error) as error:
+        raise InvalidMessage("This job holds no packed message, so nothing was sent. Queue it with send.") from error
+    return Message.from_dict(data)
 
 
 def check_message(message: object, remedy: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from smsretry.adapters._seam.run import Failed
-from smsretry.adapters._seam.source import CanPlan
+from smsretry.adapters._seam.source import CanPlan, Source
 from smsretry.dispatcher import AsyncDispatcher, Dispatcher
 from smsretry.errors import ConfigurationError
 
@@ -47,12 +47,31 @@ def forgotten(name: str, dispatcher: Dispatcher | AsyncDispatcher) -> Iterator[s
         )
 
 
-def cut_off(name: str, option: str, limit_s: float | None, timeout_s: float | None) -> Iterator[str]:
-    """Say where ``option``, a limit of the time of a run, may end a send that takes up to ``timeout_s`` seconds."""
+def plans_nothing(name: str, source: Source[Any], dispatcher: Dispatcher | AsyncDispatcher) -> Iterator[str]:
+    """Say where a dispatcher that a function made has a journal that its ready task does not know."""
+    if not source.is_journaled and isinstance(dispatcher.journal, CanPlan):
+        yield (
+            f"{name}: its dispatcher has a journal that sms_task does not know, so send() plans nothing, and what the "
+            "queue loses is lost. Pass it: sms_task(…, make_dispatcher, name=…, journal=store)."
+        )
+
+
+def no_recover(remedy: str) -> str:
+    """Say that nobody queues again what a journal knows; ``remedy`` is the adapter's own."""
+    lost = "There is a journal and no recover, so a message that a killed worker or the queue loses waits for ever."
+    return f"{lost} {remedy}"
+
+
+def cut_off(name: str, option: str, limit_s: float | None, timeout_s: float | None, *, per_s: int = 1) -> Iterator[str]:
+    """Say where ``option``, a limit of the time of a run, may end a send that takes up to ``timeout_s`` seconds.
+
+    ``per_s`` is how many of the option's units are a second.
+    """
     if limit_s is not None and timeout_s is not None and limit_s <= timeout_s:
         yield (
             f"{name}: {option} is {limit_s:g} s and one send may take {timeout_s:g} s (the sender's timeout_s), "
-            f"so a send may be cut off, and nobody knows how it ended. Set {option} to {2 * timeout_s + 5:g} or more."
+            f"so a send may be cut off, and nobody knows how it ended. Set {option} to "
+            f"{(2 * timeout_s + 5) * per_s:.10g} or more."
         )
 
 

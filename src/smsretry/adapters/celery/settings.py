@@ -13,8 +13,7 @@ from smsretry.adapters.celery.delays import handed_out_again
 from smsretry.dispatcher import Dispatcher
 from smsretry.errors import ConfigurationError
 
-_NO_RECOVER: Final = (
-    "There is a journal and no recover, so a message that a killed worker or the broker loses waits for ever. "
+_NO_RECOVER: Final = problems.no_recover(
     "Call recover_every(app, store, task) where the task is registered. Where it runs elsewhere (beat, or smsretry "
     "recover --every 60), call recover_elsewhere(app)."
 )
@@ -94,7 +93,8 @@ def check_once(task: Task[Any, Any], dispatcher: Dispatcher) -> None:
     if known is not None and known.dispatcher is not None:
         return
     if dispatcher.journal is not None and (known is None or not known.is_journaled):
-        problems.warn(_plans_nothing(task, dispatcher))
+        if known is not None:
+            problems.warn(problems.plans_nothing(task.name, known, dispatcher))
         problems.warn(_unless_recovered(task.app, [task]))
     problems.warn(_problems_of_sending(task, dispatcher))
 
@@ -117,14 +117,6 @@ def problems_of_app(app: Celery) -> Iterator[str]:
     for task, sends in tasks.items():
         if sends.dispatcher is not None:
             yield from _problems_of_sending(task, sends.dispatcher)
-
-
-def _plans_nothing(task: Task[Any, Any], dispatcher: Dispatcher) -> Iterator[str]:
-    if source_of(task) is not None and isinstance(dispatcher.journal, seam.CanPlan):
-        yield (
-            f"{task.name}: its dispatcher has a journal that sms_task does not know, so send() plans nothing, and what "
-            "the broker loses is lost. Pass it: sms_task(app, make_dispatcher, name=…, journal=store)."
-        )
 
 
 def _unless_recovered(app: Celery, tasks: Sequence[Task[Any, Any]]) -> Iterator[str]:
