@@ -13,6 +13,7 @@ adapter puts the next run itself. Each has an awaited twin. The decisions are ge
 (`smsretry.adapters._seam.steps`), so that plain and async queues share them.
 """
 
+from smsretry.adapters._seam.ends import end_in, end_written
 from smsretry.adapters._seam.envelope import (
     STATE_KEY,
     Envelope,
@@ -23,7 +24,16 @@ from smsretry.adapters._seam.envelope import (
     unpacked,
     written,
 )
-from smsretry.adapters._seam.recovery import CanCancel, CanRecover, Sweeper, is_open, sweep_in_loop, taken_back
+from smsretry.adapters._seam.recovery import (
+    CanCancel,
+    CanRecover,
+    Sweeper,
+    check_recovery,
+    is_open,
+    recover_in_loop,
+    sweep_in_loop,
+    taken_back,
+)
 from smsretry.adapters._seam.run import (
     EARLY_S,
     Again,
@@ -39,7 +49,7 @@ from smsretry.adapters._seam.run import (
     deliver_async,
     ended,
 )
-from smsretry.adapters._seam.source import CanPlan, Source, kept_on, refuse_without_id
+from smsretry.adapters._seam.source import CanPlan, Source, check_name, kept_on, only_once, refuse_without_id
 from smsretry.adapters._seam.waits import BrokerLimits
 
 __all__ = [
@@ -62,12 +72,18 @@ __all__ = [
     "attempt",
     "attempt_async",
     "check_message",
+    "check_name",
+    "check_recovery",
     "deliver",
     "deliver_async",
+    "end_in",
+    "end_written",
     "ended",
     "is_open",
     "kept_on",
+    "only_once",
     "packed",
+    "recover_in_loop",
     "refuse_without_id",
     "seconds_until",
     "state_in",

@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 from smsretry.core.message import Message
@@ -71,10 +72,8 @@ class Sweeper:
     """
 
     def __init__(self, store: CanRecover, queue: object, *, every_s: float, grace_s: float) -> None:
-        _check_store(store)
-        _check_queue(queue)
+        check_recovery(store, queue, grace_s=grace_s)
         _check_positive("every_s", every_s)
-        _check_positive("grace_s", grace_s)
         self._store, self._queue = store, queue
         self._every_s, self._grace_s = every_s, grace_s
         self._ended = threading.Event()
@@ -116,25 +115,40 @@ async def sweep_in_loop(
     """Run ``store.recover`` every ``every_s`` seconds in a thread, until canceled; ``send`` is awaited in this loop."""
     import asyncio  # only whoever runs a loop pays for it
 
-    sweeper = Sweeper(store, _FromThread(send, asyncio.get_running_loop()), every_s=every_s, grace_s=grace_s)
+    queue = SimpleNamespace(send=_from_thread(send, asyncio.get_running_loop()))
+    sweeper = Sweeper(store, queue, every_s=every_s, grace_s=grace_s)
     while True:
         await asyncio.to_thread(sweeper.sweep)
         await asyncio.sleep(every_s)
 
 
-class _FromThread:
-    """Queue a message from a thread through an async ``send``."""
+async def recover_in_loop(store: CanRecover, queue: Any, *, grace_s: float) -> object:
+    """Run ``store.recover`` once, in a thread, and return what it counts; what ``queue`` does is awaited in this loop.
 
-    def __init__(self, send: Callable[[Message], Awaitable[object]], loop: asyncio.AbstractEventLoop) -> None:
-        self._send, self._loop = send, loop
+    ``queue`` is a ready task with an async ``send``, or an async function of the id and the metadata of a message.
+    """
+    import asyncio
 
-    def send(self, message: Message) -> object:
-        import asyncio
+    loop, send = asyncio.get_running_loop(), getattr(queue, "send", None)
+    in_thread: Any = _from_thread(queue, loop) if send is None else SimpleNamespace(send=_from_thread(send, loop))
+    return await asyncio.to_thread(store.recover, in_thread, grace_s=grace_s)
 
-        async def sent() -> object:
-            return await self._send(message)
 
-        return asyncio.run_coroutine_threadsafe(sent(), self._loop).result()
+def _from_thread(call: Callable[..., Awaitable[object]], loop: asyncio.AbstractEventLoop) -> Callable[..., object]:
+    """Return a function for a thread, which waits for what ``call`` does in ``loop``."""
+    import asyncio
+
+    async def awaited(*args: Any) -> object:
+        return await call(*args)
+
+    return lambda *args: asyncio.run_coroutine_threadsafe(awaited(*args), loop).result()
+
+
+def check_recovery(store: object, queue: object, *, grace_s: float) -> None:
+    """Raise `smsretry.ConfigurationError` for what cannot be recovered with."""
+    _check_store(store)
+    _check_queue(queue)
+    _check_positive("grace_s", grace_s)
 
 
 class _ForkGuard:

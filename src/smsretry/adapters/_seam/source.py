@@ -14,6 +14,7 @@ from smsretry.adapters._seam.envelope import check_message
 from smsretry.adapters._seam.recovery import CanCancel, is_open
 from smsretry.adapters._seam.run import DispatcherT
 from smsretry.adapters._seam.steps import Blocking, Steps, awaited, called
+from smsretry.core.mask import shown
 from smsretry.core.message import Message
 from smsretry.dispatcher import new_id
 from smsretry.errors import ConfigurationError, InvalidMessage
@@ -21,6 +22,7 @@ from smsretry.errors import ConfigurationError, InvalidMessage
 T = TypeVar("T")
 
 _KEPT: Final = "_smsretry_source"
+_DELIVERED: Final = "smsretry_delivered"
 
 
 @runtime_checkable
@@ -157,6 +159,20 @@ def kept_on(
     if source.given != dispatcher:
         source = kept[_KEPT] = Source(kind, dispatcher)
     return source
+
+
+def only_once(marks: Any, name: str) -> None:
+    """Raise `smsretry.ConfigurationError` at the second call of `deliver` in one run; ``marks`` lives as long as it."""
+    if marks.get(_DELIVERED):
+        msg = f"{name} called deliver twice in one run. A retry repeats both: start one task for each message."
+        raise ConfigurationError(msg)
+    marks.update({_DELIVERED: True})
+
+
+def check_name(name: object, example: str) -> None:
+    """Raise `smsretry.ConfigurationError` where ``name`` names no task."""
+    if not isinstance(name, str) or not name:
+        raise ConfigurationError(f"name must be a str such as {example!r}, got {shown(name)}.")
 
 
 @dataclass(slots=True)

@@ -24,7 +24,6 @@ DispatcherSource = Dispatcher | Callable[[], Dispatcher]
 """A dispatcher, or a function without arguments that makes one: it is called once in each process, at first use."""
 
 _RAISED: Final = (SendFailed, SendUnknown, Reject)
-_DELIVERED: Final = "smsretry_delivered"
 
 
 def deliver(task: Task[Any, Any], dispatcher: DispatcherSource, message: Message) -> Receipt:
@@ -144,8 +143,5 @@ def _running(task: object) -> Context:
     if request.called_directly or request.id is None:
         msg = f"{task.name} was called as a plain function, so it has no queue. Call .delay() or .apply_async() on it."
         raise ConfigurationError(msg)
-    if request.get(_DELIVERED):
-        msg = f"{task.name} called deliver twice in one run. A retry repeats both: start one task for each message."
-        raise ConfigurationError(msg)
-    request.update({_DELIVERED: True})
+    seam.only_once(request, task.name)
     return request

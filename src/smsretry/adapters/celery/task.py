@@ -17,7 +17,6 @@ from smsretry.adapters.celery.delivery import DispatcherSource, deliver_in, refu
 from smsretry.adapters.celery.envelope import held, shown
 from smsretry.adapters.celery.hand_over import Requeue, cancel_own, cancel_revoked, sweeper
 from smsretry.adapters.celery.settings import source_of, watch_of
-from smsretry.core import mask
 from smsretry.core.message import Message
 from smsretry.core.outcome import AttemptState
 from smsretry.dispatcher import Dispatcher, utc_now
@@ -168,10 +167,9 @@ def recover_every(
     task_revoked.connect(cancel_own(app, store), weak=False)
 
 
-def _register(app: Celery, name: object) -> None:
+def _register(app: Celery, name: str) -> None:
     """Keep ``name``; raise where a task of this name sends already: Celery would leave this one out."""
-    if not isinstance(name, str) or not name:
-        raise ConfigurationError(f"name must be a str such as 'shop.send_sms', got {mask.shown(name)}.")
+    seam.check_name(name, "shop.send_sms")
     names = watch_of(app).names
     if name in names:
         raise ConfigurationError(f"A task called {name} sends already, and would stay. Choose another name.")
