@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
-from typing import Any, Final, Generic, assert_never
+from typing import Any, Final, Generic
 
 from smsretry.adapters import _seam as seam
 from smsretry.adapters._seam.envelope import NEW, state_of, text_of
@@ -71,7 +71,7 @@ class _Queue(Generic[DispatcherT]):
 
     def _told(self, plan: seam.Plan | seam.HandBack) -> Receipt | None:
         tell_not_set_up(self, type(self).__name__, plan)
-        return _told(plan)
+        return seam.told(plan)
 
 
 class GenericQueue(_Queue[Dispatcher]):
@@ -155,7 +155,7 @@ def deliver(
     one that is sent. Returns and raises what `GenericQueue.run` does.
     """
     run = seam.Run.of(dispatcher, message, state_of(state), job_id=job_id, rerun=True, interrupts=interrupts)
-    return _told(seam.deliver(run, _Republish(again, limits)))
+    return seam.told(seam.deliver(run, _Republish(again, limits)))
 
 
 async def deliver_async(
@@ -170,7 +170,7 @@ async def deliver_async(
 ) -> Receipt | None:
     """Make one attempt as `deliver` does, in a running loop; an async ``again`` is awaited."""
     run = seam.Run.of(dispatcher, message, state_of(state), job_id=job_id, rerun=True, interrupts=interrupts)
-    return _told(await seam.deliver_async(run, _Republish(again, limits)))
+    return seam.told(await seam.deliver_async(run, _Republish(again, limits)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,17 +182,3 @@ class _Republish:
 
     def __call__(self, following: seam.Again) -> Any:
         return self.again(text_of(following.state), self.limits.countdown(following.delay_s))
-
-
-def _told(plan: seam.Plan | seam.HandBack) -> Receipt | None:
-    match plan:
-        case seam.Done() | seam.Failed():
-            return seam.ended(plan)
-        case seam.Again():
-            if plan.unpublished is not None:
-                raise plan.unpublished
-            return None
-        case seam.HandBack(error=error):
-            raise error
-        case _ as unreachable:
-            assert_never(unreachable)

@@ -48,6 +48,7 @@ from smsretry.adapters._seam.run import (
     deliver,
     deliver_async,
     ended,
+    told,
 )
 from smsretry.adapters._seam.source import CanPlan, Source, check_name, kept_on, only_once, refuse_without_id
 from smsretry.adapters._seam.waits import BrokerLimits
@@ -89,6 +90,7 @@ __all__ = [
     "state_in",
     "sweep_in_loop",
     "taken_back",
+    "told",
     "unpacked",
     "written",
 ]

@@ -108,7 +108,8 @@ class Run(Generic[DispatcherT]):
         check_message(message, "Give deliver a smsretry.Message")
         message = message if job_id is None else message.with_id(job_id)
         if message.id is None and dispatcher.journal is None:
-            message = message.with_id(state.message_id or new_id())
+            state = replace(state, message_id=state.message_id or new_id())  # so that its next run has the same
+            message = message.with_id(str(state.message_id))
         return cls(dispatcher=dispatcher, message=message, state=state, rerun=rerun, interrupts=interrupts)
 
     @property
@@ -205,6 +206,24 @@ def ended(plan: Done | Failed) -> Receipt:
     if isinstance(plan, Failed):
         raise plan.error
     return plan.receipt
+
+
+def told(plan: Plan | HandBack) -> Receipt | None:
+    """Return the receipt of a message that was accepted, and None where its next run was queued; raise what else came.
+
+    That is the end of a message that was not accepted, and what kept the next run from being queued.
+    """
+    match plan:
+        case Done() | Failed():
+            return ended(plan)
+        case Again():
+            if plan.unpublished is not None:
+                raise plan.unpublished
+            return None
+        case HandBack(error=error):
+            raise error
+        case _ as unreachable:
+            assert_never(unreachable)
 
 
 def _attempting(run: Run[Any]) -> Steps[Plan]:
