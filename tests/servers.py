@@ -75,6 +75,13 @@ def rabbitmq_url() -> Iterator[str]:
 @pytest.fixture
 def empty_postgres_url(postgres_url: str) -> Iterator[str]:
     """Lend the SQLAlchemy URL of a PostgreSQL database made for one test."""
+    with empty_database(postgres_url) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def empty_database(postgres_url: str) -> Generator[str, None, None]:
+    """Make a database in this PostgreSQL until the block ends; yield its SQLAlchemy URL."""
     name = f"smsretry_{uuid.uuid4().hex[:12]}"
     execute(postgres_url, f"CREATE DATABASE {name}")
     try:

@@ -1,0 +1,268 @@
+"""Send from procrastinate: a ready task, or one call inside a task that an application has already.
+
+`sms_task` registers a task that takes what its `SMSTask.send` queues. `deliver` sends from the body of an application's
+own ``@app.task(pass_context=True)``. Either way one run is one attempt. procrastinate cannot change the arguments of a
+job that it retries, so the next run is a job of its own, with the state of the attempts in one more argument,
+``smsretry_state``. `sms_task_async` and `deliver_async` do the same in the loop of the worker, for an
+`smsretry.AsyncDispatcher`.
+
+The argument of a ready task holds the number and the text, packed, since procrastinate logs the arguments of each job:
+nobody reads them by the way, and whoever wants to can.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import inspect
+import json
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any, Final
+
+from smsretry.adapters import _seam as seam
+from smsretry.adapters._seam import problems
+from smsretry.adapters._seam.envelope import NEW
+from smsretry.adapters._seam.run import DispatcherT
+from smsretry.core.message import Message, Receipt
+from smsretry.core.outcome import AttemptState
+from smsretry.dispatcher import AsyncDispatcher, Dispatcher, utc_now
+from smsretry.errors import ConfigurationError, InvalidMessage, SendFailed, SendUnknown
+
+try:
+    from procrastinate import JobContext
+    from procrastinate.blueprints import Blueprint
+    from procrastinate.jobs import JobDeferrer
+    from procrastinate.tasks import Task
+except ModuleNotFoundError as error:
+    msg = f"smsretry.adapters.procrastinate needs procrastinate ({error}): pip install 'smsretry[procrastinate]'"
+    raise ImportError(msg) from error
+
+__all__ = ["SMSTask", "deliver", "deliver_async", "recover_elsewhere", "recover_every", "sms_task", "sms_task_async"]
+
+_ENDS: Final = tuple(kind("", "permanent", 1, {"kind": "other"}) for kind in (SendFailed, SendUnknown))
+_RECOVERS: Final = "_smsretry_recovers"
+_DELIVERED: Final = "smsretry_delivered"
+
+
+@dataclass(frozen=True, slots=True)
+class SMSTask:
+    """Be a task that sends one message: what `sms_task` returns."""
+
+    task: Task[Any, Any, Any]
+    """The task of procrastinate."""
+    sends: seam.Source[Any]
+    """What was registered; plans are written to its journal."""
+
+    def send(self, message: Message, *, delay_s: float = 0.0, state: AttemptState = NEW) -> int:
+        """Queue ``message``, to be sent in ``delay_s`` seconds; return the id of the job.
+
+        ``state`` is that of a message whose attempts began elsewhere. With a journal the message is planned in it
+        first, and needs an id of its own. Raises `smsretry.InvalidMessage` where it has none, and where the journal
+        knows its id with another recipient or text; then nothing is queued.
+        """
+        return self.sends.send(message, lambda named: self._job(named, delay_s, state).defer(), **_plan(delay_s))
+
+    async def send_async(self, message: Message, *, delay_s: float = 0.0, state: AttemptState = NEW) -> int:
+        """Queue ``message`` as `send` does, in a running loop."""
+        job_id: int = await self.sends.send_async(
+            message, lambda named: self._job(named, delay_s, state).defer_async(), **_plan(delay_s)
+        )
+        return job_id
+
+    def _job(self, message: Message, delay_s: float, state: AttemptState) -> JobDeferrer:
+        due = utc_now() + timedelta(seconds=delay_s) if delay_s > 0.0 else None
+        arguments: dict[str, Any] = {"message": _packed(message), **seam.written(replace(state, due=due))}
+        return self.task.configure(schedule_at=due, task_kwargs=arguments)
+
+
+def sms_task(
+    app: Blueprint,
+    dispatcher: Dispatcher | Callable[[], Dispatcher],
+    *,
+    name: str,
+    journal: seam.CanPlan | None = None,
+    **task_options: Any,
+) -> SMSTask:
+    """Register a task called ``name`` that sends what it is given, and return it.
+
+    Call it in the module that both producers and workers import. ``dispatcher`` is a `smsretry.Dispatcher`, or a
+    function that makes one: it is called once in each process, at first use. ``journal`` is what `SMSTask.send` plans
+    in; needed only where a function makes the dispatcher. ``task_options`` are those of ``app.task``, such as
+    ``queue`` and ``priority``.
+
+    The job succeeds where the text was accepted, and where its next run was queued. It fails with
+    `smsretry.NotAccepted` where the message has ended. Raises `smsretry.ConfigurationError` for ``retry``, which would
+    send anew what has ended.
+    """
+    source = seam.Source(Dispatcher, dispatcher, journal=journal)
+
+    def send_sms(context: JobContext, message: str, **_: Any) -> dict[str, Any] | None:
+        receipt = _deliver(context, source, _unpacked(message), rerun=False)
+        return None if receipt is None else receipt.to_dict()
+
+    return _registered(app, send_sms, source, {**task_options, "name": name})
+
+
+def sms_task_async(
+    app: Blueprint,
+    dispatcher: AsyncDispatcher | Callable[[], AsyncDispatcher],
+    *,
+    name: str,
+    journal: seam.CanPlan | None = None,
+    **task_options: Any,
+) -> SMSTask:
+    """Register a task as `sms_task` does that sends in the loop of the worker, with an `smsretry.AsyncDispatcher`."""
+    source = seam.Source(AsyncDispatcher, dispatcher, journal=journal)
+
+    async def send_sms(context: JobContext, message: str, **_: Any) -> dict[str, Any] | None:
+        receipt = await _deliver_async(context, source, _unpacked(message), rerun=False)
+        return None if receipt is None else receipt.to_dict()
+
+    return _registered(app, send_sms, source, {**task_options, "name": name})
+
+
+def deliver(context: JobContext, dispatcher: Dispatcher | Callable[[], Dispatcher], message: Message) -> Receipt | None:
+    """Make one attempt to send ``message`` from the body of a task, declared with ``@app.task(pass_context=True)``.
+
+    The task takes one more argument, ``smsretry_state=None``. Returns the `smsretry.Receipt` where the text was
+    accepted, and None where the task was queued once more, with the same arguments. Raises `smsretry.NotAccepted` where
+    the message has ended, and `smsretry.ConfigurationError`, before anything is sent, in a task that takes no state or
+    whose ``retry`` would send anew what has ended.
+
+    Each run repeats the whole body, so render the same text every time; with a journal the text of the first run is the
+    one that is sent, and the message needs an id. One task sends one message.
+    """
+    return _deliver(context, _own(context, Dispatcher, dispatcher), message, rerun=True)
+
+
+async def deliver_async(
+    context: JobContext, dispatcher: AsyncDispatcher | Callable[[], AsyncDispatcher], message: Message
+) -> Receipt | None:
+    """Make one attempt as `deliver` does, in an async task."""
+    return await _deliver_async(context, _own(context, AsyncDispatcher, dispatcher), message, rerun=True)
+
+
+def recover_every(
+    app: Blueprint, store: seam.CanRecover, queue: object, cron: str = "* * * * *", *, grace_s: float = 60.0
+) -> None:
+    """Let workers run ``store.recover(queue)`` as a periodic task, each minute or as ``cron`` says.
+
+    ``queue`` is what `sms_task` returned, or a function of the id and the metadata of a message that queues it. What is
+    ``grace_s`` seconds past its time is queued again.
+    """
+    sweeper = seam.Sweeper(store, queue, every_s=60.0, grace_s=grace_s)
+
+    def sweep(timestamp: int) -> None:
+        del timestamp  # procrastinate's
+        sweeper.sweep()
+
+    task: Any = app.task(name="smsretry.recover", queueing_lock="smsretry.recover")(sweep)
+    app.periodic(cron=cron)(task)
+    recover_elsewhere(app)
+
+
+def recover_elsewhere(app: Blueprint) -> None:
+    """Say that `smsretry.store.recover` runs elsewhere (cron, ``smsretry recover``), so that no worker warns."""
+    vars(app.periodic_registry)[_RECOVERS] = True
+
+
+def _registered(app: Blueprint, body: Any, source: seam.Source[Any], options: dict[str, Any]) -> SMSTask:
+    if options.get("retry"):
+        raise ConfigurationError("retry would send anew what has ended. Leave it out: the policy retries.")
+    register: Any = app.task
+    return SMSTask(register(**{**options, "pass_context": True})(body), source)
+
+
+def _deliver(context: JobContext, source: seam.Source[Dispatcher], message: Message, *, rerun: bool) -> Receipt | None:
+    run = _run(context, source, message, rerun=rerun)
+    return _told(context, seam.deliver(run, lambda again: _next(context, again).defer()))
+
+
+async def _deliver_async(
+    context: JobContext, source: seam.Source[AsyncDispatcher], message: Message, *, rerun: bool
+) -> Receipt | None:
+    # A worker that shuts down cancels what runs after its shutdown_graceful_timeout.
+    run = _run(context, source, message, rerun=rerun, interrupts=(asyncio.CancelledError,))
+    return _told(context, await seam.deliver_async(run, lambda again: _next(context, again).defer_async()))
+
+
+def _run(context: JobContext, source: seam.Source[DispatcherT], message: Message, **said: Any) -> seam.Run[DispatcherT]:
+    if context.additional_context.setdefault(_DELIVERED, context) is not context:
+        raise ConfigurationError(
+            f"{context.task.name} called deliver twice in one run. Queue one job for each message."
+        )
+    dispatcher = source.get()
+    if problems.once(context.task, "checked"):
+        problems.warn(_problems(context, dispatcher))
+    return seam.Run.of(dispatcher, message, seam.state_in(context.job.task_kwargs), **said)
+
+
+def _next(context: JobContext, again: seam.Again) -> JobDeferrer:
+    """Return what queues the next run, with the queue, the lock and the priority of this one.
+
+    It leaves out the queueing lock: where another job has taken it, the text would be lost.
+    """
+    arguments = {**context.job.task_kwargs, **seam.written(again.state)}
+    due = utc_now() + timedelta(seconds=again.delay_s)
+    job = context.job.evolve(id=None, queueing_lock=None, scheduled_at=due, task_kwargs=arguments)
+    return JobDeferrer(context.app.job_manager, job)
+
+
+def _told(context: JobContext, plan: seam.Plan | seam.HandBack) -> Receipt | None:
+    problems.tell_not_set_up(context.task, context.task.name, plan)
+    return seam.told(plan)
+
+
+def _plan(delay_s: float) -> dict[str, Any]:
+    return {"due_in_s": delay_s, "in_task": True}  # procrastinate does not say whether a job runs here
+
+
+def _own(context: object, kind: type[DispatcherT], dispatcher: Any) -> seam.Source[DispatcherT]:
+    """Return the source of an application's own task that would neither lose its state nor send anew what has ended."""
+    if not isinstance(context, JobContext):
+        raise ConfigurationError(
+            f"deliver needs the context of the running job, got {type(context).__name__}. "
+            "Declare the task with @app.task(pass_context=True) and pass its first argument."
+        )
+    task, job = context.task, context.job
+    try:
+        inspect.signature(task.func).bind(context, **{**job.task_kwargs, seam.STATE_KEY: None})
+    except TypeError as error:
+        problem = f"{task.name} must take {seam.STATE_KEY}=None: the state of the attempts comes in it ({error})."
+        raise ConfigurationError(problem) from error
+    if any(task.get_retry_exception(end, job) for end in _ENDS):
+        raise ConfigurationError(
+            f"retry of {task.name} would send anew what has ended. Remove it: the policy retries. "
+            "Or list your own exceptions alone: RetryStrategy(retry_exceptions=…)."
+        )
+    return seam.kept_on(task, kind, dispatcher)
+
+
+def _problems(context: JobContext, dispatcher: Any) -> Iterator[str]:
+    name = context.task.name
+    yield from problems.forgotten(name, dispatcher)
+    if dispatcher.journal is not None and _RECOVERS not in vars(context.app.periodic_registry):
+        yield (
+            f"{name}: there is a journal and no recover, so what a killed worker held waits for ever. Call "
+            "recover_every(app, store, texts) where the task is registered, or recover_elsewhere(app) where cron or "
+            "smsretry recover does it."
+        )
+    if isinstance(dispatcher, AsyncDispatcher):
+        limit_s = context.app.worker_defaults.get("shutdown_graceful_timeout")
+        yield from problems.cut_off(name, "shutdown_graceful_timeout", limit_s, dispatcher.timeout_s)
+
+
+def _packed(message: Message) -> str:
+    return base64.b64encode(zlib.compress(json.dumps(message.to_dict()).encode())).decode()
+
+
+def _unpacked(packed: object) -> Message:
+    try:
+        known = json.loads(zlib.decompress(base64.b64decode(packed, validate=True)))  # type: ignore[arg-type]
+    except (TypeError, ValueError, zlib.error) as error:
+        problem = "The message of this job was not packed by SMSTask.send, so nothing was sent. Queue it with send."
+        raise InvalidMessage(problem) from error
+    return Message.from_dict(known)
