@@ -190,14 +190,15 @@ async def _deliver_async(
 
 
 def _run(context: JobContext, source: seam.Source[DispatcherT], message: Message, **said: Any) -> seam.Run[DispatcherT]:
-    if context.additional_context.setdefault(_DELIVERED, context) is not context:
+    dispatcher = source.get()
+    run = seam.Run.of(dispatcher, message, seam.state_in(context.job.task_kwargs), **said)
+    if context.additional_context.setdefault(_DELIVERED, run) is not run:
         raise ConfigurationError(
             f"{context.task.name} called deliver twice in one run. Queue one job for each message."
         )
-    dispatcher = source.get()
     if problems.once(context.task, "checked"):
         problems.warn(_problems(context, dispatcher))
-    return seam.Run.of(dispatcher, message, seam.state_in(context.job.task_kwargs), **said)
+    return run
 
 
 def _next(context: JobContext, again: seam.Again) -> JobDeferrer:
@@ -233,7 +234,7 @@ def _own(context: object, kind: type[DispatcherT], dispatcher: Any) -> seam.Sour
     except TypeError as error:
         problem = f"{task.name} must take {seam.STATE_KEY}=None: the state of the attempts comes in it ({error})."
         raise ConfigurationError(problem) from error
-    if any(task.get_retry_exception(end, job) for end in _ENDS):
+    if any(task.get_retry_exception(end, job.evolve(attempts=0)) for end in _ENDS):
         raise ConfigurationError(
             f"retry of {task.name} would send anew what has ended. Remove it: the policy retries. "
             "Or list your own exceptions alone: RetryStrategy(retry_exceptions=…)."
