@@ -239,6 +239,20 @@ def test_retry_for_exceptions_of_its_own_is_left_to_an_own_task(app):
     assert len(sender.sent) == 1
 
 
+def test_a_retry_that_would_send_again_what_was_sent_is_told_where_there_is_no_journal(app, caplog):
+    def shop(app: Any, journal: Any) -> None:
+        dispatcher = Dispatcher(ScriptedSender(), journal=journal)
+        own_task(app, dispatcher, retry=procrastinate.RetryStrategy(retry_exceptions=[KeyError])).defer(customer_id=17)
+        work(app)
+
+    shop(app, None)
+    [problem] = told(caplog)
+    assert "shop.remind: retry is set, so an error of its body after deliver sends the text again" in problem
+    caplog.clear()
+    shop(procrastinate.App(connector=InMemoryConnector()), MemoryJournal())
+    assert "retry is set" not in caplog.text
+
+
 def test_an_own_task_that_takes_no_state_is_refused_before_anything_is_sent(app: Any, caplog):
     sender = ScriptedSender()
 
@@ -339,14 +353,31 @@ def test_recover_every_queues_again_what_was_lost(app, store):
     assert ("smsretry.recover", "") in app.periodic_registry.periodic_tasks
 
 
+def test_recover_runs_in_the_queue_of_the_texts(app, store):
+    texts = sms_task(app, Dispatcher(ScriptedSender(), journal=store), name="shop.send_sms", queue="texts")
+    recover_every(app, store, texts)
+    assert app.tasks["smsretry.recover"].queue == "texts"
+    recover_every(app, store, texts, name="shop.recover", queue="slow")
+    assert app.tasks["shop.recover"].queue == "slow"
+
+
 def test_a_journal_without_recover_is_told_once_with_the_remedy(app, store, caplog):
     texts = sms_task(app, Dispatcher(ScriptedSender(), journal=store), name="shop.send_sms")
     for number in (17, 18):
         texts.send(Message(NUMBER, TEXT, id=f"parcel:{number}"))
     work(app)
     [problem] = told(caplog)
-    assert "what a killed worker held waits for ever" in problem
+    assert "There is a journal and no recover" in problem
     assert "recover_every(app, store, texts)" in problem
+
+
+def test_a_journal_that_the_ready_task_does_not_know_is_told(app, store, caplog):
+    recover_elsewhere(app)
+    sms_task(app, lambda: Dispatcher(ScriptedSender(), journal=store), name="shop.send_sms").send(MESSAGE)
+    own_task(app, Dispatcher(ScriptedSender(), journal=store)).defer(customer_id=18)
+    work(app)
+    [problem] = told(caplog)
+    assert problem.startswith("shop.send_sms: its dispatcher has a journal that sms_task does not know")
 
 
 @pytest.mark.parametrize("recovers", [recover_elsewhere, lambda app: recover_every(app, RecoversNothing(), print)])

@@ -22,7 +22,11 @@ pytest.importorskip(
 
 
 class DjangoHarness(AdapterHarness):
+    """The site has no admin, whose page of a task would show its arguments."""
+
     name = "django-tasks"
+    slack_s = 3.0
+    """One worker runs one task at a time."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)

@@ -33,6 +33,7 @@ class ProcrastinateHarness(AdapterHarness):
     """It keeps no results: a row says succeeded or failed, and the log says of what."""
 
     name = "procrastinate"
+    slack_s = 2.0
     is_async: ClassVar[bool] = False
 
     def __init__(self, folder: Path, database: str) -> None:

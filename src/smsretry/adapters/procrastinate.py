@@ -13,10 +13,7 @@ nobody reads them by the way, and whoever wants to can.
 from __future__ import annotations
 
 import asyncio
-import base64
 import inspect
-import json
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -29,7 +26,7 @@ from smsretry.adapters._seam.run import DispatcherT
 from smsretry.core.message import Message, Receipt
 from smsretry.core.outcome import AttemptState
 from smsretry.dispatcher import AsyncDispatcher, Dispatcher, utc_now
-from smsretry.errors import ConfigurationError, InvalidMessage, SendFailed, SendUnknown
+from smsretry.errors import ConfigurationError, SendFailed, SendUnknown
 
 try:
     from procrastinate import JobContext
@@ -44,7 +41,10 @@ __all__ = ["SMSTask", "deliver", "deliver_async", "recover_elsewhere", "recover_
 
 _ENDS: Final = tuple(kind("", "permanent", 1, {"kind": "other"}) for kind in (SendFailed, SendUnknown))
 _RECOVERS: Final = "_smsretry_recovers"
-_DELIVERED: Final = "smsretry_delivered"
+_NO_RECOVER: Final = problems.no_recover(
+    "Call recover_every(app, store, texts) where the task is registered. Where it runs elsewhere (cron, or smsretry "
+    "recover --every 60), call recover_elsewhere(app)."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class SMSTask:
 
     def _job(self, message: Message, delay_s: float, state: AttemptState) -> JobDeferrer:
         due = utc_now() + timedelta(seconds=delay_s) if delay_s > 0.0 else None
-        arguments: dict[str, Any] = {"message": _packed(message), **seam.written(replace(state, due=due))}
+        arguments: dict[str, Any] = {"message": seam.packed(message), **seam.written(replace(state, due=due))}
         return self.task.configure(schedule_at=due, task_kwargs=arguments)
 
 
@@ -100,7 +100,7 @@ def sms_task(
     source = seam.Source(Dispatcher, dispatcher, journal=journal)
 
     def send_sms(context: JobContext, message: str, **_: Any) -> dict[str, Any] | None:
-        receipt = _deliver(context, source, _unpacked(message), rerun=False)
+        receipt = _deliver(context, source, seam.unpacked(message), rerun=False)
         return None if receipt is None else receipt.to_dict()
 
     return _registered(app, send_sms, source, {**task_options, "name": name})
@@ -118,7 +118,7 @@ def sms_task_async(
     source = seam.Source(AsyncDispatcher, dispatcher, journal=journal)
 
     async def send_sms(context: JobContext, message: str, **_: Any) -> dict[str, Any] | None:
-        receipt = await _deliver_async(context, source, _unpacked(message), rerun=False)
+        receipt = await _deliver_async(context, source, seam.unpacked(message), rerun=False)
         return None if receipt is None else receipt.to_dict()
 
     return _registered(app, send_sms, source, {**task_options, "name": name})
@@ -146,21 +146,32 @@ async def deliver_async(
 
 
 def recover_every(
-    app: Blueprint, store: seam.CanRecover, queue: object, cron: str = "* * * * *", *, grace_s: float = 60.0
+    app: Blueprint,
+    store: seam.CanRecover,
+    queue: object,
+    /,
+    cron: str = "* * * * *",
+    *,
+    grace_s: float = 60.0,
+    **task_options: Any,
 ) -> None:
     """Let workers run ``store.recover(queue)`` as a periodic task, each minute or as ``cron`` says.
 
     ``queue`` is what `sms_task` returned, or a function of the id and the metadata of a message that queues it. What is
-    ``grace_s`` seconds past its time is queued again.
+    ``grace_s`` seconds past its time is queued again. ``task_options`` are those of ``app.task``; beside a ready task
+    its queue is the usual one, so that whoever sends recovers.
     """
     sweeper = seam.Sweeper(store, queue, every_s=60.0, grace_s=grace_s)
+    usual = {"name": "smsretry.recover", "queueing_lock": "smsretry.recover"}
+    if isinstance(queue, SMSTask):
+        usual["queue"] = queue.task.queue
 
     def sweep(timestamp: int) -> None:
         del timestamp  # procrastinate's
         sweeper.sweep()
 
-    task: Any = app.task(name="smsretry.recover", queueing_lock="smsretry.recover")(sweep)
-    app.periodic(cron=cron)(task)
+    register: Any = app.task
+    app.periodic(cron=cron)(register(**{**usual, **task_options})(sweep))
     recover_elsewhere(app)
 
 
@@ -170,6 +181,7 @@ def recover_elsewhere(app: Blueprint) -> None:
 
 
 def _registered(app: Blueprint, body: Any, source: seam.Source[Any], options: dict[str, Any]) -> SMSTask:
+    seam.check_name(options["name"], "shop.send_sms")
     if options.get("retry"):
         raise ConfigurationError("retry would send anew what has ended. Leave it out: the policy retries.")
     register: Any = app.task
@@ -190,14 +202,13 @@ async def _deliver_async(
 
 
 def _run(context: JobContext, source: seam.Source[DispatcherT], message: Message, **said: Any) -> seam.Run[DispatcherT]:
-    dispatcher = source.get()
+    name, dispatcher = context.task.name, source.get()
     run = seam.Run.of(dispatcher, message, seam.state_in(context.job.task_kwargs), **said)
-    if context.additional_context.setdefault(_DELIVERED, run) is not run:
-        raise ConfigurationError(
-            f"{context.task.name} called deliver twice in one run. Queue one job for each message."
-        )
+    seam.only_once(context.additional_context, name)
     if problems.once(context.task, "checked"):
         problems.warn(_problems(context, dispatcher))
+        if not run.rerun:
+            problems.warn(problems.plans_nothing(name, source, dispatcher))
     return run
 
 
@@ -246,24 +257,12 @@ def _problems(context: JobContext, dispatcher: Any) -> Iterator[str]:
     name = context.task.name
     yield from problems.forgotten(name, dispatcher)
     if dispatcher.journal is not None and _RECOVERS not in vars(context.app.periodic_registry):
+        yield _NO_RECOVER
+    if dispatcher.journal is None and context.task.retry_strategy is not None:
         yield (
-            f"{name}: there is a journal and no recover, so what a killed worker held waits for ever. Call "
-            "recover_every(app, store, texts) where the task is registered, or recover_elsewhere(app) where cron or "
-            "smsretry recover does it."
+            f"{name}: retry is set, so an error of its body after deliver sends the text again. "
+            "Leave it out, or use a journal: Dispatcher(sender, journal=store)."
         )
     if isinstance(dispatcher, AsyncDispatcher):
         limit_s = context.app.worker_defaults.get("shutdown_graceful_timeout")
         yield from problems.cut_off(name, "shutdown_graceful_timeout", limit_s, dispatcher.timeout_s)
-
-
-def _packed(message: Message) -> str:
-    return base64.b64encode(zlib.compress(json.dumps(message.to_dict()).encode())).decode()
-
-
-def _unpacked(packed: object) -> Message:
-    try:
-        known = json.loads(zlib.decompress(base64.b64decode(packed, validate=True)))  # type: ignore[arg-type]
-    except (TypeError, ValueError, zlib.error) as error:
-        problem = "The message of this job was not packed by SMSTask.send, so nothing was sent. Queue it with send."
-        raise InvalidMessage(problem) from error
-    return Message.from_dict(known)
