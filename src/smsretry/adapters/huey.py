@@ -116,7 +116,7 @@ def sms_task(
     sends = seam.Source(Dispatcher, dispatcher, journal=journal)
 
     def send_sms(*, task: Task) -> dict[str, Any]:
-        return _sent(task, sends.get(), _message_in(task), rerun=False, is_eager=huey.immediate).to_dict()
+        return _sent(task, sends, _message_in(task), rerun=False, is_eager=huey.immediate).to_dict()
 
     def check() -> None:
         if sends.is_journaled and not vars(huey).get(_RECOVERS) and problems.once(wrapper, "recover"):
@@ -148,7 +148,7 @@ def deliver(task: Task, dispatcher: Dispatcher | Callable[[], Dispatcher], messa
             f"deliver needs the running job, got {got}. Declare @huey.task(context=True), pass task."
         )
     source = seam.kept_on(type(task).execute, Dispatcher, dispatcher)
-    return _sent(task, source.get(), message, rerun=True, is_eager=False)
+    return _sent(task, source, message, rerun=True, is_eager=False)
 
 
 def end_of(error: TaskException) -> NotAccepted | None:
@@ -185,13 +185,13 @@ _NO_RECOVER: Final = (
 )
 
 
-def _sent(task: Task, dispatcher: Dispatcher, message: Message, *, rerun: bool, is_eager: bool) -> Receipt:
+def _sent(task: Task, source: seam.Source[Dispatcher], message: Message, *, rerun: bool, is_eager: bool) -> Receipt:
     """Make one attempt, and say Huey's word for what follows."""
-    beside = _beside(task)
+    beside, dispatcher = _beside(task), source.get()
     run = seam.Run.of(dispatcher, message, seam.state_in(beside), job_id=task.id, rerun=rerun, interrupts=_INTERRUPTS)
     if vars(task).setdefault(_DELIVERED, run) is not run:
         raise ConfigurationError(f"{task.name} called deliver twice in one run. Start one job for each message.")
-    _check_once(task, dispatcher)
+    _check_once(task, dispatcher, None if rerun else source)
     plan = seam.at_once(run) if is_eager else seam.attempt(run)
     problems.tell_not_set_up(type(task).execute, task.name, plan)
     match plan:
@@ -218,10 +218,11 @@ def _message_in(job: Task) -> Message:
     return Message.from_dict(message)
 
 
-def _check_once(job: Task, dispatcher: Dispatcher) -> None:
+def _check_once(job: Task, dispatcher: Dispatcher, source: seam.Source[Dispatcher] | None = None) -> None:
     """Warn, once in a process, of the settings of a task that would break a promise."""
     if problems.once(type(job).execute, "checked"):
         problems.warn(problems.forgotten(job.name, dispatcher))
+        problems.warn(problems.plans_nothing(job.name, source, dispatcher))
         problems.warn(problems.cut_off(job.name, "timeout", job.timeout, dispatcher.timeout_s))
         problems.warn(_dropped_or_doubled(job, dispatcher))
 
