@@ -222,7 +222,8 @@ def _check_once(job: Task, dispatcher: Dispatcher, source: seam.Source[Dispatche
     """Warn, once in a process, of the settings of a task that would break a promise."""
     if problems.once(type(job).execute, "checked"):
         problems.warn(problems.forgotten(job.name, dispatcher))
-        problems.warn(problems.plans_nothing(job.name, source, dispatcher))
+        if source is not None:
+            problems.warn(problems.plans_nothing(job.name, source, dispatcher))
         problems.warn(problems.cut_off(job.name, "timeout", job.timeout, dispatcher.timeout_s))
         problems.warn(_dropped_or_doubled(job, dispatcher))
 
