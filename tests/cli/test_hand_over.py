@@ -38,8 +38,22 @@ def remind(customer):
     ...
 
 
+ready = 17
+
+
 def queue_again(message_id, metadata):
     remind.delay(metadata["customer"])
+"""
+READY = """
+from pathlib import Path
+
+
+class Texts:
+    def send(self, message):
+        Path("sent").write_text(message.id)
+
+
+texts = Texts()
 """
 ON_SHOP = ("--app", "shop", "--task", "shop.send_sms")
 LATE = datetime.now(UTC) - timedelta(hours=1)
@@ -101,6 +115,13 @@ def test_a_function_of_the_application_queues_its_own_task(store, shop):
     run("recover", "--call", "shop:queue_again")
     [found] = queued(shop)
     assert found["headers"]["task"] == "shop.remind"
+
+
+def test_a_ready_task_of_any_queue_is_called_by_its_name(store, shop):
+    (shop / "shop.py").write_text(READY)
+    store.plan(MESSAGE, due=LATE)
+    assert "1 queued again" in run("recover", "--call", "shop:texts").stdout
+    assert (shop / "sent").read_text() == "parcel:17"
 
 
 def test_a_message_whose_text_was_not_kept_is_left_to_a_function(store, shop):
@@ -237,6 +258,7 @@ def test_recover_waits_for_a_database_that_is_not_made_yet(shop):
         (("recover", "--app", "nowhere", "--task", "a"), "--app nowhere was not found"),
         (("recover", "--app", "shop:SHOP", "--task", "a"), "--app shop:SHOP was not found"),
         (("recover", "--call", "shop:nothing"), "--call shop:nothing was not found"),
+        (("recover", "--call", "shop:ready"), "it is a int, no ready task and no function"),
         (("recover", "--call", "shop"), "--call shop was not found: it names no function. Name it as module:name"),
         (("recover", *ON_SHOP, "--store", "sqlite:///other.db"), "There is no database at"),
         (("recover", *ON_SHOP, "--store", "nonsense"), "url is no database URL"),

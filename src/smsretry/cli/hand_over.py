@@ -29,7 +29,9 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _APP = click.option("--app", metavar="MODULE[:NAME]", help="The Celery app, as for celery -A.")
 _TASK = click.option("--task", metavar="NAME", help="The name of its task that sms_task made.")
 _CALL = click.option(
-    "--call", metavar="MODULE:NAME", help="In place of both: a function of (message_id, metadata) that queues."
+    "--call",
+    metavar="MODULE:NAME",
+    help="In place of both: a ready task of any queue, or a function of (message_id, metadata) that queues.",
 )
 
 
@@ -163,7 +165,7 @@ def _queue(app: str | None, task: str | None, call: str | None) -> Any:
         case str(), str(), None:
             return _task_of(_found("--app", app, _celery_app), task)
         case None, None, str():
-            return _found("--call", call, _function)
+            return _found("--call", call, _ready_or_function)
         case _:
             raise click.UsageError("Name --app and --task, for a task that sms_task made, or else --call alone.")
 
@@ -185,13 +187,13 @@ def _celery_app(name: str) -> Any:
     return found
 
 
-def _function(name: str) -> Any:
+def _ready_or_function(name: str) -> Any:
     module, _, attribute = name.partition(":")
     if not attribute:
         raise ValueError("it names no function")
     found = getattr(importlib.import_module(module), attribute)
-    if not callable(found):
-        raise ValueError(f"it is a {type(found).__name__} and no function")  # noqa: TRY004  # one error for all
+    if not callable(getattr(found, "send", found)):
+        raise ValueError(f"it is a {type(found).__name__}, no ready task and no function")  # noqa: TRY004  # one error for all
     return found
 
 
