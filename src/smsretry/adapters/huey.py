@@ -37,6 +37,10 @@ _INTERRUPTS: Final = (TaskTimeout, KeyboardInterrupt)
 """What Huey raises in a run whose ``timeout`` is over, and in a worker process that has to stop at once."""
 _DELIVERED: Final = "_smsretry_delivered"
 _RECOVERS: Final = "_smsretry_recovers"
+_NO_RECOVER: Final = (
+    "{name}: there is a journal and no recover, so what a killed worker held waits for ever. Call recover_every(huey, "
+    "store, texts) where the task is registered, or recover_elsewhere(huey) where cron or smsretry recover does it."
+)
 
 
 class Carried(dict[str, Any]):
@@ -179,12 +183,6 @@ def recover_elsewhere(huey: Huey) -> None:
     vars(huey)[_RECOVERS] = True
 
 
-_NO_RECOVER: Final = (
-    "{name}: there is a journal and no recover, so what a killed worker held waits for ever. Call recover_every(huey, "
-    "store, texts) where the task is registered, or recover_elsewhere(huey) where cron or smsretry recover does it."
-)
-
-
 def _sent(task: Task, source: seam.Source[Dispatcher], message: Message, *, rerun: bool, is_eager: bool) -> Receipt:
     """Make one attempt, and say Huey's word for what follows."""
     beside, dispatcher = _beside(task), source.get()
@@ -224,7 +222,7 @@ def _check_once(job: Task, dispatcher: Dispatcher, source: seam.Source[Dispatche
         problems.warn(problems.forgotten(job.name, dispatcher))
         if source is not None:
             problems.warn(problems.plans_nothing(job.name, source, dispatcher))
-        problems.warn(problems.cut_off(job.name, "timeout", job.timeout, dispatcher.timeout_s))
+        problems.warn(problems.cut_off(job.name, "timeout", job.timeout or None, dispatcher.timeout_s))
         problems.warn(_dropped_or_doubled(job, dispatcher))
 
 
