@@ -166,6 +166,39 @@ def test_retries_that_were_in_vain_are_counted_and_end(retrying: SQLStore) -> No
     assert row_of(retrying, "m").body is None
 
 
+@pytest.mark.parametrize("mark", [Mark(1, 1, 1), None])
+def test_a_text_that_arrived_after_all_is_not_sent_anew(retrying: SQLStore, mark: Mark | None) -> None:
+    sent(retrying)
+    retrying.receive(told(S.UNDELIVERED, "m", code="30003", mark=mark))
+    retrying.receive(told(S.DELIVERED, "m", mark=mark))
+    assert figures(retrying) == {"sent": 1, "delivered": 1}
+    pass_time(retrying, 700.0)
+    assert isinstance(begin(retrying, message("m")), Ended)
+    assert retrying.overdue() == ()
+    retrying.receive(told(S.UNDELIVERED, "m", code="30003", mark=mark))
+    assert figures(retrying) == {"sent": 1, "delivered": 1}
+
+
+def test_a_text_that_arrived_while_it_is_sent_anew_changes_nothing(retrying: SQLStore) -> None:
+    sent(retrying)
+    retrying.receive(told(S.UNDELIVERED, "m", code="30003", mark=Mark(1, 1, 1)))
+    pass_time(retrying, 700.0)
+    claimed(retrying, message("m"))
+    retrying.receive(told(S.DELIVERED, "m", mark=Mark(1, 1, 1)))
+    assert figures(retrying) == {"pending": 1, "delivery_retries": 1}
+
+
+def test_the_second_retry_may_be_taken_back_too(retrying: SQLStore) -> None:
+    sent(retrying)
+    retrying.receive(told(S.UNDELIVERED, "m", code="30003", mark=Mark(1, 1, 1)))
+    pass_time(retrying, 700.0)
+    sent(retrying, sid="SM2")
+    retrying.receive(told(S.UNDELIVERED, "m", sid="SM2", code="30003", mark=Mark(2, 1, 2)))
+    assert figures(retrying) == {"pending": 1, "delivery_retries": 2, "retries_in_vain": 1}
+    retrying.receive(told(S.DELIVERED, "m", sid="SM2", mark=Mark(2, 1, 2)))
+    assert figures(retrying) == {"sent": 1, "delivered": 1, "delivered_after_retry": 1, "delivery_retries": 1}
+
+
 @pytest.mark.parametrize("code", ["30005", "30008"])
 def test_other_codes_end_a_message(retrying: SQLStore, code: str) -> None:
     sent(retrying)

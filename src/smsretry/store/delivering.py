@@ -52,7 +52,7 @@ class Deliveries:
     def __init__(
         self, schema: Schema, database: Database, writer: Writer, journal: Claims, *, retries: DeliveryRetries
     ) -> None:
-        self._messages, self._reports = schema.messages, schema.reports
+        self._messages, self._attempts, self._reports = schema.messages, schema.attempts, schema.reports
         self._database = database
         self._writer = writer
         self._journal = journal
@@ -69,6 +69,8 @@ class Deliveries:
         proved = self._prove(connection, row, report, now)
         if proved:
             row = self._locked(connection, row.id)
+        if known[0].status.has_arrived and self._waits_for_retry(connection, row, report):
+            self._take_back_retry(connection, row, report, known, now)
         again = self._apply(connection, row, report, known, now)
         changed = proved or before != known
         if changed:
@@ -152,8 +154,9 @@ class Deliveries:
         if report.message_id is None or row.provider_id == report.provider_id:
             return False
         mark = report.mark
-        if mark is None and row.state == MessageState.ACCEPTED.value:
-            return False  # of which send it is nobody can tell
+        is_accepted = row.state == MessageState.ACCEPTED.value
+        if mark is None and (is_accepted or self._round_of(connection, row, report) is not None):
+            return False  # known from an earlier round, or of a send of which nobody can tell
         attempt = max(1, row.attempts) if mark is None else mark.attempt
         round_ = row.round if mark is None else mark.round
         fact = _acceptance(report, row, round_, attempt, now)
@@ -191,6 +194,46 @@ class Deliveries:
         self._writer.change(connection, row.id, columns)
         self._count(connection, row, _moves(before, bucket, is_retry=row.delivery_retries > 0))
         return None
+
+    def _waits_for_retry(self, connection: sa.Connection, row: Any, report: DeliveryReport) -> bool:
+        """Say whether the message of ``row`` waits to be sent anew for a text that arrived after all."""
+        if row.state != MessageState.PENDING.value or not row.delivery_retries or not entry_of(row).may_wait:
+            return False
+        is_unmade = row.attempts == row.retries == 0
+        return is_unmade and self._round_of(connection, row, report) == int(row.round) - 1
+
+    def _round_of(self, connection: sa.Connection, row: Any, report: DeliveryReport) -> int | None:
+        if report.mark is not None:
+            return report.mark.round
+        made = self._attempts.c
+        own = (made.message_id == row.id, made.provider_id == report.provider_id)
+        return connection.scalar(sa.select(made.round).where(*own).limit(1))
+
+    def _take_back_retry(
+        self, connection: sa.Connection, row: Any, report: DeliveryReport, known: _Known, now: datetime
+    ) -> None:
+        """End the message of ``row`` as delivered in place of sending it anew."""
+        entry = claims.proved(entry_of(row), Accepted(Receipt(report.provider, report.provider_id, now)))
+        earlier = row.delivery_retries - 1
+        columns = {
+            **columns_of(entry),
+            **_failure_columns((Delivery(), None)),
+            **_delivery_columns(known),
+            "detail": None,
+            "state": MessageState.ACCEPTED.value,
+            "provider": report.provider or None,
+            "provider_id": report.provider_id,
+            "due": None,
+            "decided_at": now,
+            "delivery_at": now,
+            "delivery_retries": earlier,
+            "body": None,
+        }
+        self._writer.change(connection, row.id, columns)
+        sent, pending = STATE_COUNTERS[MessageState.ACCEPTED], STATE_COUNTERS[MessageState.PENDING]
+        added = Counter(_moves(None, DELIVERED, is_retry=earlier > 0))
+        added.update({pending: -1, sent: 1, DELIVERY_RETRIES: -1, RETRIES_IN_VAIN: -int(earlier > 0)})
+        self._count(connection, row, added)
 
     def _due_again(self, row: Any, delivery: Delivery, now: datetime) -> datetime | None:
         """Return when the message is sent anew; None where it is not, or there is no time, or text, left for it."""
