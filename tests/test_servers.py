@@ -1,5 +1,6 @@
 """The servers of the tests start, answer, and leave nothing behind."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -65,11 +66,28 @@ def test_a_database_made_for_one_test_is_empty(empty_postgres_url: str) -> None:
     engine.dispose()
 
 
+def started_below(folder: str) -> list[str]:
+    """List the processes whose environment names this folder, where the system shows it."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended, or is somebody else's
+            if f"TMPDIR={folder}".encode() in (process / "environ").read_bytes().split(b"\0"):
+                found.append((process / "cmdline").read_text().replace("\0", " "))
+    return found
+
+
+FINDERS: dict[str, Callable[[], object]] = {
+    "running_redis": servers.redis_binary,
+    "running_postgres": servers.postgres_binaries,
+    "running_rabbitmq": servers.rabbitmq_binaries,
+}
+
+
 @pytest.mark.integration
-@pytest.mark.parametrize("running", ["running_redis", "running_postgres"])
+@pytest.mark.parametrize("running", FINDERS)
 def test_a_server_does_not_outlive_a_test_run_that_is_killed(running: str) -> None:
     try:
-        (servers.redis_binary if running == "running_redis" else servers.postgres_binaries)()
+        FINDERS[running]()
     except servers.ServerMissing as missing:
         pytest.skip(str(missing))
     with tempfile.TemporaryDirectory() as folder:
@@ -80,8 +98,11 @@ def test_a_server_does_not_outlive_a_test_run_that_is_killed(running: str) -> No
             assert owner.stdout is not None
             pid = int(owner.stdout.readline())
             assert exists(pid)
+            if Path("/proc/self/environ").exists():
+                assert len(started_below(folder)) >= 2  # the owner and a guard: Redis hides its environment
             owner.send_signal(signal.SIGKILL)
         assert happens(lambda: not exists(pid))
+        assert happens(lambda: not started_below(folder)), started_below(folder)
         assert happens(lambda: not list(Path(folder).iterdir()))
 
 
