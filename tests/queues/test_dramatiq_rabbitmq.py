@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any
 
+import pika
 import pytest
 from tests.queues.test_dramatiq import DramatiqHarness
 
@@ -17,8 +19,9 @@ class RabbitmqHarness(DramatiqHarness):
 
     @property
     def versions(self) -> dict[str, str]:
-        server: Any = self.broker.connection._impl.server_properties
-        return {"dramatiq": version("dramatiq"), "rabbitmq": server["version"].decode()}
+        with contextlib.closing(pika.BlockingConnection(self.broker.parameters)) as connection:
+            server: Any = connection._impl.server_properties
+        return {"dramatiq": version("dramatiq"), "rabbitmq": server["version"]}
 
 
 @pytest.mark.integration
