@@ -1,0 +1,214 @@
+"""Send from SAQ: a ready task, or one call inside a task that an application has already.
+
+Either way one run of the job is one attempt: what follows is decided by the dispatcher's policy. For another run the
+job gets its delay and, in ``job.meta``, the state, and `Retry` is raised: SAQ moves the job in one step. The message is
+packed, so that neither SAQ's web page nor its logs show number or text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from functools import partial
+from typing import Any, Final
+
+from smsretry.adapters import _seam as seam
+from smsretry.adapters._seam import problems
+from smsretry.adapters._seam.envelope import NEW
+from smsretry.core.message import Message, Receipt
+from smsretry.core.outcome import AttemptState
+from smsretry.dispatcher import AsyncDispatcher, utc_now
+from smsretry.errors import ConfigurationError, ProviderError
+
+try:
+    from saq import CronJob, Job, Queue
+except ModuleNotFoundError as error:
+    msg = f"smsretry.adapters.saq needs SAQ ({error}). Install it: pip install 'smsretry[saq]' 'saq[redis]'"
+    raise ImportError(msg) from error
+
+__all__ = ["Retry", "SMSTask", "deliver", "ended", "recover_elsewhere", "recover_job", "sms_task"]
+
+DispatcherSource = AsyncDispatcher | Callable[[], AsyncDispatcher]
+"""A dispatcher, or a function without arguments that makes one: it is called once in each process, at first use."""
+_DEFAULTS: Final[dict[str, Any]] = {"timeout": 30, "retries": 1_000_000}
+_OPTIONS: Final = frozenset({"timeout", "heartbeat", "retries", "ttl", "priority", "group_key"})
+_RECOVERS: Final = "_smsretry_recovers"
+
+
+class Retry(Exception):
+    """Say that the message goes on, and that SAQ has to run the job again: let it pass."""
+
+
+class SMSTask:
+    """Be a task that sends one message: what `sms_task` returns."""
+
+    def __init__(self, queue: Queue, name: str, sends: seam.Source[AsyncDispatcher], **options: Any) -> None:
+        self.queue, self.name, self.sends, self._options = queue, name, sends, options
+
+    @property
+    def function(self) -> tuple[str, Callable[..., Awaitable[dict[str, Any]]]]:
+        """Return what belongs into the ``functions`` of SAQ's worker."""
+        return self.name, self._run
+
+    async def send(self, message: Message, *, delay_s: float = 0.0, state: AttemptState = NEW) -> Job | None:
+        """Queue ``message``, to be sent in ``delay_s`` seconds; None where SAQ has a job of its id that goes on.
+
+        The message's id becomes the job's key: ``await queue.job(message.id)`` finds it. ``state`` is that of a message
+        whose attempts began elsewhere. With a journal the message is planned in it first, and needs an id of its own;
+        one that SAQ has already is queued under another key, since its worker may be dead. Raises
+        `smsretry.InvalidMessage`, and queues nothing, without that id, and where the journal knows the id with another
+        recipient or text.
+        """
+        scheduled = math.ceil(utc_now().timestamp() + delay_s) if delay_s > 0.0 else 0
+
+        async def publish(named: Message) -> Job | None:
+            options = {**self._options, "meta": seam.written(state), "scheduled": scheduled}
+            enqueue = partial(self.queue.enqueue, self.name, message=seam.packed(named), **options)
+            queued = await (enqueue() if named.id is None else enqueue(key=named.id))
+            return await enqueue() if queued is None and self.sends.is_journaled else queued
+
+        job: Job | None = await self.sends.send_async(message, publish, due_in_s=delay_s, in_task=True)
+        return job
+
+    async def _run(self, ctx: dict[str, Any], *, message: str) -> dict[str, Any]:
+        job = _running(ctx)
+        retries, job.retries = job.retries, job.attempts  # whatever is raised but Retry fails the job for good
+        receipt = await _deliver(ctx, self, self.sends, seam.unpacked(message), retries=retries, rerun=False)
+        return receipt.to_dict()
+
+
+def sms_task(
+    queue: Queue, dispatcher: DispatcherSource, *, name: str, journal: seam.CanPlan | None = None, **job_options: Any
+) -> SMSTask:
+    """Return a task called ``name`` that sends through ``queue``; its ``function`` belongs into SAQ's worker.
+
+    ``dispatcher`` is an `smsretry.AsyncDispatcher`, or a function that makes one. ``journal`` is what `SMSTask.send`
+    plans in: needed only where a function makes the dispatcher, which must then have the same one. ``job_options`` are
+    SAQ's ``timeout`` (30), ``heartbeat``, ``retries``, ``ttl``, ``priority`` and ``group_key``. ``retries`` bounds how
+    often SAQ runs a job again whose worker was killed, and not the policy; by default it does not.
+
+    The job's result is ``receipt.to_dict()``; where it fails, see `ended`. Raises `smsretry.ConfigurationError`.
+    """
+    seam.check_name(name, "send_sms")
+    if not isinstance(queue, Queue):
+        raise ConfigurationError(f"queue must be a saq.Queue, got {type(queue).__name__}. Use Queue.from_url(…).")
+    if unknown := job_options.keys() - _OPTIONS:
+        known = ", ".join(sorted(_OPTIONS))
+        raise ConfigurationError(f"{min(unknown)} is no option of a ready task. Set {known}; the policy says the rest.")
+    return SMSTask(queue, name, seam.Source(AsyncDispatcher, dispatcher, journal=journal), **_DEFAULTS | job_options)
+
+
+async def deliver(ctx: dict[str, Any], dispatcher: DispatcherSource, message: Message) -> Receipt:
+    """Make one attempt to send ``message`` from a task's own body, whose first argument is ``ctx``.
+
+    Return the `smsretry.Receipt` where the text was accepted. Raise `Retry` where SAQ has to run the job again, and
+    `smsretry.NotAccepted` where the message has ended. Let `Retry` pass: a body that catches ``Exception`` needs
+    ``except Retry: raise`` before it. Each run repeats the whole body, so render the same text every time; once the
+    message has ended, a further run of the job is told so and sends nothing. A message without an id gets the job's
+    key. Raises `smsretry.ConfigurationError` outside of a job, and when called twice in one run.
+    """
+    job = _running(ctx)
+    function = ctx["worker"].functions[job.function]
+    source = seam.kept_on(function, AsyncDispatcher, dispatcher)
+    return await _deliver(ctx, function, source, message, retries=job.retries, rerun=True)
+
+
+def ended(job: Job) -> Receipt | None:
+    """Return the receipt of a job's message, or raise the `smsretry.NotAccepted` that it ended with, whole.
+
+    None where it goes on, and where the job failed otherwise: SAQ keeps a text of that, ``job.error``.
+    """
+    end = seam.end_in(job.meta)
+    return None if end is None else seam.ended(end)
+
+
+def recover_job(
+    store: seam.CanRecover,
+    queue: SMSTask | Callable[[str, Mapping[str, Any]], Awaitable[object]],
+    *,
+    cron: str = "* * * * *",
+    grace_s: float = 60.0,
+) -> CronJob[Any]:
+    """Return a job for the ``cron_jobs`` of SAQ's worker that runs ``store.recover``, by default every minute.
+
+    ``queue`` is a ready task, or an async function that gets the id and the metadata of a message and queues it, for a
+    task that calls `deliver`. What is ``grace_s`` seconds past its time is queued again, and none is sent twice for it.
+    """
+    seam.check_recovery(store, queue, grace_s=grace_s)
+
+    async def recover(_: Any) -> None:
+        await seam.recover_in_loop(store, queue, grace_s=grace_s)
+
+    name = queue.name if isinstance(queue, SMSTask) else queue.__qualname__
+    recover.__qualname__ = f"{name}.recover"  # what SAQ calls the job
+    setattr(recover, _RECOVERS, True)
+    return CronJob(recover, cron=cron, timeout=60)
+
+
+def recover_elsewhere(queue: Queue) -> None:
+    """Say that `smsretry.store.recover` runs elsewhere, so that no worker of ``queue`` warns."""
+    setattr(queue, _RECOVERS, True)
+
+
+def _running(ctx: Any) -> Job:
+    """Return the job that runs, once for each run."""
+    job = ctx.get("job") if isinstance(ctx, dict) else None
+    if not isinstance(job, Job):
+        got = type(ctx).__name__
+        raise ConfigurationError(f"deliver needs the context of a running job, got {got}. Pass ctx, as SAQ gives it.")
+    seam.only_once(ctx, job.function)
+    return job
+
+
+async def _deliver(
+    ctx: dict[str, Any],
+    holder: object,
+    source: seam.Source[AsyncDispatcher],
+    message: Message,
+    *,
+    retries: int,
+    rerun: bool,
+) -> Receipt:
+    """Make one attempt; ``holder`` keeps what was told already, ``rerun`` says whether a body rendered the text."""
+    job: Job = ctx["job"]
+    plan: seam.Plan | None = seam.end_in(job.meta)
+    if plan is None:
+        dispatcher = source.get()
+        if problems.once(holder, "checked"):
+            problems.warn(_problems(ctx["worker"], job, dispatcher, retries))
+            problems.warn(() if rerun else problems.plans_nothing(job.function, source, dispatcher))
+        interrupts = (asyncio.CancelledError,)  # by the job's timeout, or the end of the worker
+        state = seam.state_in(job.meta)
+        run = seam.Run.of(dispatcher, message, state, job_id=job.key, rerun=rerun, interrupts=interrupts)
+        plan = await seam.attempt_async(run)
+        problems.tell_not_set_up(holder, job.function, plan)
+    if isinstance(plan, seam.Again):
+        job.meta |= seam.written(plan.state)
+        job.retries, job.retry_delay, job.retry_backoff = max(retries, job.attempts) + 1, plan.delay_s, False
+        why = plan.why if plan.failure is None else ProviderError(plan.failure)
+        raise Retry(f"Again in {plan.delay_s:.3g} s: {why}") from None
+    job.meta |= seam.end_written(plan)
+    job.retries = job.attempts if isinstance(plan, seam.Failed) else retries
+    return seam.ended(plan)
+
+
+def _problems(worker: Any, job: Job, dispatcher: AsyncDispatcher, retries: int) -> Iterator[str]:
+    """Say which settings of a job or its worker would break a promise, each with its remedy."""
+    name = job.function
+    # A worker that is asked to stop cancels its jobs after that time.
+    grace_s = getattr(worker, "_shutdown_grace_period_s", 0) or 0
+    limits = {"timeout": job.timeout or None, "heartbeat": job.heartbeat or None, "shutdown_grace_period_s": grace_s}
+    for option, limit_s in limits.items():
+        yield from problems.cut_off(name, option, limit_s, dispatcher.timeout_s)
+    yield from problems.forgotten(name, dispatcher)
+    recovers = any(hasattr(cron.function, _RECOVERS) for cron in worker.cron_jobs) or hasattr(worker.queue, _RECOVERS)
+    if dispatcher.journal is not None and not recovers:
+        yield problems.no_recover(
+            "Add recover_job(store, task) to the worker's cron_jobs. Where it runs elsewhere, call "
+            "recover_elsewhere(queue)."
+        )
+    if not job.timeout and not job.heartbeat:
+        yield f"{name}: timeout is 0, so the job of a killed worker is never run again. Set timeout, in seconds."
+    elif retries <= job.attempts and (dispatcher.journal is None or not recovers):
+        yield f"{name}: retries is {retries}, so the job of a killed worker is aborted. Set retries to 2 or more."
