@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import random
 import threading
@@ -21,6 +22,7 @@ from tests.store.told import BUSY, retry
 
 from smsretry import (
     Accepted,
+    AsyncDispatcher,
     ConfigurationError,
     Dispatcher,
     Failure,
@@ -30,6 +32,7 @@ from smsretry import (
     InvalidMessage,
     Message,
 )
+from smsretry.adapters.generic import AsyncGenericQueue
 from smsretry.core.claims import Claim, Ended, NotDue
 from smsretry.core.outcome import AttemptState, DeferReason, Deferred, Outcome
 from smsretry.store import Recovered, SQLStore, recover, requeue
@@ -613,3 +616,36 @@ def test_whoever_sends_once_more_locks_counters_in_the_same_order(
     assert ids == sorted(f"m{number}" for number in range(60))
     assert touched["shards"] == sorted(set(touched["shards"]))
     assert (len(touched["shards"]), miscounted(store)) == (16, {})
+
+
+def test_a_queue_that_is_awaited_is_refused_before_anything_is_counted(store: SQLStore) -> None:
+    class Awaited:
+        async def send(self, message: Message, /) -> None: ...
+
+    async def queue(message_id: str, metadata: object) -> None: ...
+
+    store.plan(message("m"))
+    pass_time(store, 3_600.0)
+    for one in (Awaited(), queue):
+        with pytest.raises(ConfigurationError, match="awaited"):
+            store.recover(one)
+    assert len(store.overdue()) == 1
+
+
+def test_a_queue_that_is_awaited_recovers_in_its_loop(file_url: str) -> None:
+    jobs: list[dict[str, Any]] = []
+
+    async def again(envelope: dict[str, Any], delay_s: float) -> None:
+        del delay_s
+        jobs.append(envelope)
+
+    with SQLStore(file_url) as one:
+        one.plan(message("m"))
+        pass_time(one, 3_600.0)
+
+        def never() -> AsyncDispatcher:
+            raise NotImplementedError
+
+        texts = AsyncGenericQueue(never, again=again, journal=one)
+        assert asyncio.run(texts.recover(one)).handed_over == 1
+    assert [job["message"]["id"] for job in jobs] == ["m"]

@@ -129,6 +129,10 @@ class AsyncGenericQueue(_Queue[AsyncDispatcher]):
         """Make one attempt to send what was queued as ``envelope``: see `GenericQueue.run`."""
         return self._told(await seam.deliver_async(self._run(envelope, job_id), self._publish))
 
+    async def recover(self, store: seam.CanRecover, *, grace_s: float = 60.0) -> Any:
+        """Queue again what nobody works on any more: `smsretry.store.recover`, for a queue that is awaited."""
+        return await seam.recover_in_loop(store, self, grace_s=grace_s)
+
 
 def deliver(
     dispatcher: Dispatcher,

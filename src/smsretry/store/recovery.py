@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -86,7 +87,10 @@ def recover(store: SQLStore, requeue: Requeue, *, grace_s: float = GRACE_S) -> R
 
     A ready task cannot queue what was written with ``keep_bodies=False``: the queue may have it still, so it is left as
     it is until the store's ``lost_after_s`` has passed, and then ends as unrecoverable.
+
+    Raises `smsretry.ConfigurationError` for a ``requeue`` that is to be awaited.
     """
+    _check_plain(requeue)
     done, began = Recovered(), time.monotonic()
     while batch := store.overdue(grace_s=grace_s, limit=_BATCH, running_s=time.monotonic() - began):
         done = _added(done, _queued(store, requeue, batch))
@@ -104,11 +108,22 @@ def requeue(store: SQLStore, queue: Requeue, *, campaign: str | None, kind: Fail
     `smsretry.ConfigurationError` for any other kind.
     """
     _check_mendable(kind)
+    _check_plain(queue)
     done = Recovered()
     after, with_text = "", isinstance(queue, CanQueue)
     while batch := store.mended(campaign, kind, limit=_BATCH, after=after, with_text=with_text):
         done, after = _added(done, _queued(store, queue, batch)), batch[-1].message_id
     return done
+
+
+def _check_plain(requeue: Requeue) -> None:
+    """Raise where nobody would await what is queued: it would never be, and be counted all the same."""
+    called = requeue.send if isinstance(requeue, CanQueue) else requeue
+    if inspect.iscoroutinefunction(called):
+        raise ConfigurationError(
+            "What queues here is to be awaited, and this is plain code, so nothing would be queued. "
+            "Use the recover_every, recover_job or recover of your queue's adapter."
+        )
 
 
 def _check_mendable(kind: object) -> None:
