@@ -4,6 +4,8 @@ The standard library is all that it needs. As a command it serves until it is en
 ``python -m smsretry.testing.simulator --seed 1 --rate rate_limited=0.1``.
 """
 
+from smsretry.testing.simulator.courier import WebhookAnswer
+from smsretry.testing.simulator.fates import CallbackPlan, Fate, TextStatus
 from smsretry.testing.simulator.faults import (
     FAULTS,
     Body,
@@ -26,7 +28,7 @@ from smsretry.testing.simulator.faults import (
     fault_named,
     fault_to_dict,
 )
-from smsretry.testing.simulator.ledger import Request, Text
+from smsretry.testing.simulator.ledger import Callback, CallbackCounts, Request, Text
 from smsretry.testing.simulator.plan import Call
 from smsretry.testing.simulator.simulator import TwilioSimulator
 
@@ -34,9 +36,13 @@ __all__ = [
     "FAULTS",
     "Body",
     "Call",
+    "Callback",
+    "CallbackCounts",
+    "CallbackPlan",
     "Closed",
     "Cut",
     "Delayed",
+    "Fate",
     "Fault",
     "Hang",
     "HintForm",
@@ -51,7 +57,9 @@ __all__ = [
     "ServerError",
     "Slow",
     "Text",
+    "TextStatus",
     "TwilioSimulator",
+    "WebhookAnswer",
     "fault_from_dict",
     "fault_named",
     "fault_to_dict",

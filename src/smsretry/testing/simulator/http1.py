@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto, unique
 from functools import lru_cache
@@ -190,13 +190,18 @@ class Ending(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """Say which bytes leave and when: ``wait_s``, ``data``, then ``trickle`` with ``interval_s`` before each byte."""
+    """Say which bytes leave and when: ``wait_s``, ``data``, then ``trickle`` with ``interval_s`` before each byte.
+
+    With ``hold`` none leaves before it calls what it is given. ``left`` is called once the last has left, or cannot.
+    """
 
     data: bytes = field(default=b"", repr=False)
     trickle: bytes = field(default=b"", repr=False)
     wait_s: float = 0.0
     interval_s: float = 0.0
     ending: Ending = Ending.KEEP
+    hold: Callable[[Callable[[], object]], object] | None = field(default=None, repr=False)
+    left: Callable[[], object] | None = field(default=None, repr=False)
 
 
 _ENDINGS: Final[Mapping[type[Fault], Ending]] = MappingProxyType(

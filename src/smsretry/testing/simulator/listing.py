@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from typing import Final, Self
 
-from smsretry.testing.simulator.ledger import Params, Text
+from smsretry.testing.simulator.ledger import Params, Standing, Text
 
 DEFAULT_PAGE_SIZE: Final = 50
 LARGEST_PAGE_SIZE: Final = 1000
@@ -49,18 +49,21 @@ class ListQuery:
             token=given.get("PageToken"),
         )
 
-    def admits(self, text: Text, *, is_sent: bool) -> bool:
-        """Return whether ``text`` passes every filter; what is not sent has neither a date nor a service's number."""
+    def admits(self, text: Text, standing: Standing) -> bool:
+        """Return whether ``text`` passes every filter; what is not sent has no date, and may have no sender yet."""
         return (
             self.to in (None, text.to)
-            and self.sender in (None, sender_shown(text, is_sent=is_sent))
-            and (self._asks_no_date() or (is_sent and self._admits_date(text.at.replace(microsecond=0))))
+            and self.sender in (None, sender_shown(text, is_chosen=standing.has_sender))
+            and (self._asks_no_date() or self._admits_date(standing.sent_at))
         )
 
     def _asks_no_date(self) -> bool:
         return self.on is None and self.before is None and self.after is None
 
-    def _admits_date(self, at: datetime) -> bool:
+    def _admits_date(self, sent_at: datetime | None) -> bool:
+        if sent_at is None:
+            return False
+        at = sent_at.replace(microsecond=0)
         return (
             self.on in (None, at.date())
             and (self.before is None or at <= _end_of(self.before))
@@ -77,9 +80,9 @@ class Listing:
     next_token: str | None
 
 
-def sender_shown(text: Text, *, is_sent: bool) -> str | None:
-    """Return the sender that the API shows: a messaging service has chosen its number once the text is sent."""
-    return text.sender or (SERVICE_NUMBER if is_sent else None)
+def sender_shown(text: Text, *, is_chosen: bool) -> str | None:
+    """Return the sender that is shown: that of a messaging service only once it ``is_chosen``."""
+    return text.sender or (SERVICE_NUMBER if is_chosen else None)
 
 
 def listed(texts: Iterable[Text], query: ListQuery) -> Listing:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter, defaultdict, deque
+from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
 from enum import StrEnum, unique
-from hashlib import blake2b
 from typing import Final, TypeAlias
 
+from smsretry.testing.simulator.chance import Chance, chosen
 from smsretry.testing.simulator.faults import Fault, Normal, fault_named
 
 Rates: TypeAlias = tuple[tuple[Fault, float], ...]
@@ -36,12 +36,11 @@ class FaultPlan:
     """
 
     def __init__(self, *, seed: int, rates: Rates) -> None:
-        self._seed = seed
+        self._chance = Chance(seed)
         self._rates = rates
         self._lock = threading.Lock()
         self._scripts: defaultdict[str | None, deque[Fault]] = defaultdict(deque)
         self._standing: dict[str | None, Fault] = {}
-        self._seen: Counter[bytes] = Counter()
 
     @property
     def unplayed(self) -> int:
@@ -72,14 +71,7 @@ class FaultPlan:
             return standing or (self._drawn(identity) if self._rates else NORMAL)
 
     def _drawn(self, identity: bytes) -> Fault:
-        who = blake2b(identity, digest_size=16).digest()
-        self._seen[who] += 1
-        draw = _share(b"%d\0%s\0%d" % (self._seed, who, self._seen[who]))
-        for fault, rate in self._rates:
-            draw -= rate
-            if draw < 0:
-                return fault
-        return NORMAL
+        return chosen(self._rates, self._chance.draw(identity).share()) or NORMAL
 
 
 def checked_fault(fault: object) -> Fault:
@@ -100,7 +92,3 @@ def checked_rates(rates: Mapping[str | Fault, float]) -> Rates:
     if (total := sum(rate for _, rate in resolved)) > 1 + 1e-9:
         raise ValueError(f"Rates must add up to 1 at most, got {total}. What is left of 1 is served as usual.")
     return resolved
-
-
-def _share(key: bytes) -> float:
-    return int.from_bytes(blake2b(key, digest_size=8).digest()) / 2**64

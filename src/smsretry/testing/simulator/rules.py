@@ -49,6 +49,12 @@ def sender_of(params: Params) -> str:
     return params.get("From", params.get("MessagingServiceSid", [""]))[0]
 
 
+def identity_of(params: Params) -> bytes:
+    """Return what tells a create from others: recipient, text, sender and media."""
+    parts = (params.get("To", [""])[0], params.get("Body", [""])[0], sender_of(params), *params.get("MediaUrl", ()))
+    return "\0".join(parts).encode()
+
+
 def _missing(params: Params) -> int | None:
     if not params.get("To", [""])[0]:
         return 21604

@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Final, TypeAlias, assert_never, cast
+from typing import Final, TypeAlias, TypeVar, assert_never, cast
 
 from smsretry.testing.simulator.http1 import (
     Answer,
@@ -25,6 +25,7 @@ from smsretry.testing.simulator.http1 import (
 )
 from smsretry.testing.simulator.plan import NORMAL
 
+T = TypeVar("T")
 Finish: TypeAlias = Callable[[Whole], Delivery]
 Begin: TypeAlias = Callable[[RequestLine], Finish]
 """Take note of a request at its first line; return what answers it once it is whole."""
@@ -36,12 +37,16 @@ _TIME_TO_READ_S: Final = 0.05
 
 
 class Server:
-    """Hold one loopback port from `start` to `close`; `down` refuses connections on it, `up` takes them again."""
+    """Hold one loopback port from `start` to `close`; `down` refuses connections on it, `up` takes them again.
+
+    ``end`` runs at the end, when no connection is left.
+    """
 
     _gate: asyncio.Lock
 
-    def __init__(self, begin: Begin, *, host: str, port: int) -> None:
+    def __init__(self, begin: Begin, end: Callable[[], Coroutine[None, None, None]], *, host: str, port: int) -> None:
         self._begin = begin
+        self._at_end = end
         self._host = checked_host(host)
         self._port = checked_port(port)
         self._reserve: socket.socket | None = None
@@ -73,7 +78,7 @@ class Server:
         self._thread = threading.Thread(target=self._loop.run_forever, name="twilio-simulator", daemon=True)
         self._thread.start()
         try:
-            self._run(self._listen)
+            self.run(self._listen)
         except OSError:
             self.close()
             raise
@@ -82,7 +87,7 @@ class Server:
         """Reset what is open, and wait until the thread and the sockets are gone; do nothing where none are."""
         if self._loop is None or self._thread is None:
             return
-        self._run(self._end)
+        self.run(self._end)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -93,17 +98,27 @@ class Server:
 
     def down(self) -> None:
         """Refuse connections and reset the open ones."""
-        self._run(self._refuse)
+        self.run(self._refuse)
 
     def up(self) -> None:
         """Take connections again, on the same port."""
-        self._run(self._listen)
+        self.run(self._listen)
 
     def outage(self, duration_s: float) -> None:
         """Go down once the answer of the moment has left, and up ``duration_s`` seconds later; do not wait for it."""
         if not 0 <= duration_s < float("inf"):
             raise ValueError(f"duration_s must be 0 or more and finite, got {duration_s}. Use down() and up() instead.")
         self._running_loop().call_soon_threadsafe(self._begin_outage, duration_s)
+
+    def run(self, step: Callable[[], Coroutine[None, None, T]], *, patience_s: float = _PATIENCE_S) -> T:
+        """Run ``step`` in the loop, wait for it, and return what it returns; raise TimeoutError after the patience."""
+        loop = self._running_loop()
+        return asyncio.run_coroutine_threadsafe(step(), loop).result(patience_s)
+
+    def soon(self, action: Callable[[], object]) -> None:
+        """Call ``action`` in the loop, and do not wait for it; do nothing where none runs."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(action)
 
     def later(self, delay_s: float, action: Callable[[], object]) -> object:
         """Call ``action`` after ``delay_s`` seconds, unless the server is closed before; call in the loop."""
@@ -114,10 +129,6 @@ class Server:
             # Bound and never listening: the port stays ours while we are down, and refuses.
             self._reserve = _bound(self._host, self._port)
             self._port = self._reserve.getsockname()[1]
-
-    def _run(self, step: Callable[[], Coroutine[None, None, None]]) -> None:
-        loop = self._running_loop()
-        asyncio.run_coroutine_threadsafe(step(), loop).result(_PATIENCE_S)
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
@@ -163,6 +174,8 @@ class Server:
         for task in tuple(self._outages):
             task.cancel()
         await self._refuse()
+        await self._at_end()
+        await _turns(1)  # in which the sockets are closed
 
     def _connection(self) -> Connection:
         return Connection(self._begin, self._connections)
@@ -181,6 +194,7 @@ class Connection(asyncio.Protocol):
         self._is_answering = False
         self._keeps_alive = True
         self._timer: asyncio.TimerHandle | None = None
+        self._left: Callable[[], object] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Note the connection as open."""
@@ -192,6 +206,7 @@ class Connection(asyncio.Protocol):
         self._open_connections.discard(self)
         if self._timer is not None:
             self._timer.cancel()
+        self._tell_left()
 
     def data_received(self, data: bytes) -> None:
         """Read on, and answer what is whole."""
@@ -223,6 +238,18 @@ class Connection(asyncio.Protocol):
                 assert_never(event)
 
     def _deliver(self, delivery: Delivery) -> None:
+        self._left = delivery.left
+        if delivery.hold is None:
+            self._begin_sending(delivery)
+        else:
+            delivery.hold(lambda: self._resume(delivery))
+
+    def _resume(self, delivery: Delivery) -> None:
+        if not self._transport.is_closing():
+            self._begin_sending(delivery)
+            self._read()
+
+    def _begin_sending(self, delivery: Delivery) -> None:
         if delivery.wait_s:
             self._call_later(delivery.wait_s, lambda: self._send(delivery))
         else:
@@ -246,7 +273,13 @@ class Connection(asyncio.Protocol):
         else:
             self._end(delivery.ending)
 
+    def _tell_left(self) -> None:
+        left, self._left = self._left, None
+        if left is not None:
+            left()
+
     def _end(self, ending: Ending) -> None:
+        self._tell_left()
         match ending:
             case Ending.KEEP if self._keeps_alive:
                 self._is_answering = False

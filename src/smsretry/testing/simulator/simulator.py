@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
+from smsretry.testing.simulator.callbacks import Callbacks
 from smsretry.testing.simulator.control import PREFIX, Control
+from smsretry.testing.simulator.courier import Courier, Routes, WebhookAnswer
 from smsretry.testing.simulator.desk import Account, Desk
+from smsretry.testing.simulator.fates import WITH_CODE, CallbackPlan, Fate, Fates, Script, TextStatus, checked_status
 from smsretry.testing.simulator.faults import Fault
+from smsretry.testing.simulator.ledger import Ledger
 from smsretry.testing.simulator.plan import Call, FaultPlan, checked_fault, checked_rates
 from smsretry.testing.simulator.server import Finish, Server
+from smsretry.testing.simulator.webhooks import inbound_form, webhook_headers
 
 if TYPE_CHECKING:
     from smsretry.testing.simulator.http1 import RequestLine
-    from smsretry.testing.simulator.ledger import Request, Text
+    from smsretry.testing.simulator.ledger import Callback, CallbackCounts, Request, Text
 
 ACCOUNT_SID: Final = "AC" + "5" * 32
 AUTH_TOKEN: Final = "simulated-auth-token"  # noqa: S105
 API_KEY: Final = "SK" + "5" * 32
 API_SECRET: Final = "simulated-api-secret"  # noqa: S105
 _NO_RATES: Final[Mapping[str | Fault, float]] = MappingProxyType({})
+_NO_ROUTES: Final[Mapping[str, str]] = MappingProxyType({})
+_PATIENCE_S: Final = 15.0
 
 
 class TwilioSimulator:
@@ -43,6 +50,11 @@ class TwilioSimulator:
     ``list_lag_s`` seconds after it was taken, show it as sent after ``sent_after_s``, with ``body_prefix`` before its
     words, and are refused under ``test_credentials``. ``port`` 0 takes a free one.
 
+    ``callbacks`` says what becomes of the texts afterwards, and lets signed callbacks tell their senders. ``routes``
+    says where URLs of the application are reached that are not on loopback: ``{"https://sms.example.com":
+    "http://127.0.0.1:8000"}`` posts there what is signed for the public URL, as a proxy does. Without a plan texts are
+    sent and no callback is.
+
     Raises ValueError for a ``host`` that is not loopback, a port that is none, a negative time, and for rates that do
     not add up.
     """
@@ -62,6 +74,8 @@ class TwilioSimulator:
         sent_after_s: float = 0.0,
         body_prefix: str = "",
         test_credentials: bool = False,
+        callbacks: CallbackPlan | None = None,
+        routes: Mapping[str, str] = _NO_ROUTES,
         host: str = "127.0.0.1",
         port: int = 0,
     ) -> None:
@@ -80,7 +94,10 @@ class TwilioSimulator:
         self._seed = seed
         self._rates = {Call.CREATE: checked_rates(rates), Call.LOOK_UP: checked_rates(look_up_rates)}
         self._latency_s = latency_s
-        self._server = Server(self._begin, host=host, port=port)
+        self._callback_plan = callbacks
+        self._routes = Routes(routes)
+        self._courier = Courier()
+        self._server = Server(self._begin, self._end, host=host, port=port)
         self._control = Control(self)
         self._desk = self._new_desk()
 
@@ -101,7 +118,10 @@ class TwilioSimulator:
         self._server.start()
 
     def close(self) -> None:
-        """Stop serving and reset what is open; texts still to be taken late are not taken. Safe to call twice."""
+        """Stop serving and reset what is open; texts that were to be taken late are not, and no more callbacks go out.
+
+        Safe to call twice.
+        """
         self._server.close()
 
     @property
@@ -153,8 +173,9 @@ class TwilioSimulator:
 
     @property
     def unplayed(self) -> int:
-        """Count the scripted faults that no request has met yet."""
-        return self._desk.creates.unplayed + self._desk.look_ups.unplayed
+        """Count the scripted faults that no request has met yet, and the scripted fates that no text has."""
+        desk = self._desk
+        return desk.creates.unplayed + desk.look_ups.unplayed + desk.callbacks.fates.unplayed
 
     @property
     def posts(self) -> int:
@@ -210,15 +231,125 @@ class TwilioSimulator:
         """Go `down` now and `up` again after ``duration_s`` seconds, without waiting for it."""
         self._server.outage(duration_s)
 
+    def plan_callbacks(self, plan: CallbackPlan | None) -> None:
+        """Let ``plan`` say what becomes of the texts taken from now on; None ends that."""
+        self._callback_plan = plan
+        self._desk.callbacks.fates.plan(plan)
+
+    def script_fate(
+        self,
+        status: TextStatus | str,
+        code: int | None = None,
+        *,
+        to: str | None = None,
+        callbacks: Iterable[TextStatus | str | Fate] | None = None,
+        before_answer: bool = False,
+    ) -> None:
+        """Say what becomes of the next text that is taken: where it ends, with the ``code`` of undelivered and failed.
+
+        With ``to`` it is for the next text to this number, and goes before what is for everyone. ``callbacks`` are the
+        ones that go out, in this order, true or not; None for the usual ones. With ``before_answer`` the first of them
+        is answered before the create is. One call is for one text; those after it follow the plan again.
+
+        Raises ValueError for a status that no text ends in, and for undelivered or failed without a code.
+        """
+        told = None if callbacks is None else tuple(_told(each, code) for each in callbacks)
+        fate = Fate(checked_status(status), code)
+        self._desk.callbacks.fates.script(Script(fate=fate, told=told, before_answer=before_answer), to=to)
+
+    @property
+    def fates(self) -> dict[str, Fate]:
+        """Return what becomes of every text that was taken, by its SID: the truth, whatever callbacks told.
+
+        It is decided when the text is taken, and holds once `drain` has returned.
+        """
+        return self._desk.ledger.fates
+
+    @property
+    def callbacks(self) -> list[Callback]:
+        """Return every callback that went out, in the order of their answers."""
+        return self._desk.ledger.callbacks
+
+    @property
+    def callback_counts(self) -> CallbackCounts:
+        """Count the callbacks that went out, were doubled, repeated, lost, and how they were answered."""
+        return self._desk.ledger.callback_counts
+
+    @property
+    def under_way(self) -> int:
+        """Count the texts that have not come to their end, or have callbacks that are to go out."""
+        return self._desk.ledger.under_way
+
+    def drain(self, *, timeout_s: float = 30.0) -> bool:
+        """Wait until every text has come to its end, and every callback has gone out; return whether it is so."""
+        return self.wait_for(lambda: self.under_way == 0, timeout_s=timeout_s)
+
+    def receive(
+        self,
+        from_number: str,
+        to_number: str,
+        body: str,
+        *,
+        url: str,
+        opt_out_type: str | None = None,
+        messaging_service_sid: str | None = None,
+        media_urls: Sequence[str] = (),
+        timeout_s: float = _PATIENCE_S,
+    ) -> WebhookAnswer:
+        """Post an inbound message, signed, to ``url``, and return what the application answers.
+
+        ``opt_out_type`` is STOP, START or HELP, as Twilio tells it where a service handles the words.
+
+        Raises ValueError for a URL that is none or leads to another machine, OSError where there is no answer
+        (TimeoutError after ``timeout_s`` seconds), and RuntimeError where the simulator does not run.
+        """
+        form = inbound_form(
+            account_sid=self.account_sid,
+            from_number=from_number,
+            to_number=to_number,
+            body=body,
+            messaging_service_sid=messaging_service_sid,
+            opt_out_type=opt_out_type,
+            media_urls=media_urls,
+        )
+        target = self._routes.target(url)
+        headers = webhook_headers(url, form, auth_token=self.auth_token)
+        return self._server.run(
+            lambda: self._courier.post(target, form, headers, timeout_s=timeout_s), patience_s=timeout_s + _PATIENCE_S
+        )
+
     def reset(self) -> None:
-        """Forget requests, texts, scripts and standing faults; chance begins anew, from the same seed."""
-        self._desk = self._new_desk()
+        """Forget requests, texts, callbacks, scripts and standing faults; chance begins anew, from the same seed.
+
+        Callbacks that were to go out do not.
+        """
+        old, self._desk = self._desk, self._new_desk()
+        self._server.soon(old.callbacks.stop)
 
     def _new_desk(self) -> Desk:
         creates, look_ups = (FaultPlan(seed=self._seed, rates=self._rates[call]) for call in Call)
-        return Desk(
-            self._account, creates=creates, look_ups=look_ups, latency_s=self._latency_s, later=self._server.later
+        ledger = Ledger()
+        callbacks = Callbacks(
+            ledger,
+            Fates(seed=self._seed, plan=self._callback_plan),
+            self._courier,
+            self._routes,
+            account_sid=self.account_sid,
+            auth_token=self.auth_token,
         )
+        return Desk(
+            self._account,
+            ledger=ledger,
+            callbacks=callbacks,
+            creates=creates,
+            look_ups=look_ups,
+            latency_s=self._latency_s,
+            later=self._server.later,
+        )
+
+    async def _end(self) -> None:
+        await self._desk.callbacks.end()
+        await self._courier.close()
 
     def _plan(self, on: Call) -> FaultPlan:
         return self._desk.creates if on is Call.CREATE else self._desk.look_ups
@@ -230,3 +361,10 @@ class TwilioSimulator:
 def _check_time(name: str, time_s: float) -> None:
     if not 0.0 <= time_s < math.inf:
         raise ValueError(f"{name} must be 0 seconds or more, got {time_s!r}.")
+
+
+def _told(told: TextStatus | str | Fate, code: int | None) -> Fate:
+    if isinstance(told, Fate):
+        return told
+    status = checked_status(told)
+    return Fate(status, code if status in WITH_CODE else None)

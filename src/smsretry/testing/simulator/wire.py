@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 
 from smsretry.testing.simulator.faults import Body, HintForm, OddSuccess, RateLimited, Refused, ServerError
 from smsretry.testing.simulator.http1 import Answer
-from smsretry.testing.simulator.ledger import Text
+from smsretry.testing.simulator.ledger import Standing, Text
 from smsretry.testing.simulator.listing import Listing, ListQuery, sender_shown
 
 API_VERSION: Final = "2010-04-01"
@@ -46,6 +46,7 @@ _MESSAGES: Final[Mapping[int, str]] = MappingProxyType(
         21604: "A 'To' phone number is required.",
         21606: "The 'From' number {sender} cannot send messages from this account to {to}.",
         21610: "The recipient {to} has opted out of messages from {sender}.",
+        21609: "The 'StatusCallback' URL is not valid.",
         21611: "The 'From' number {sender} has too many messages in its queue.",
         21612: "The 'To' number {to} cannot be reached from the 'From' number {sender}.",
         21614: "The 'To' number {to} is not a mobile number.",
@@ -56,6 +57,23 @@ _MESSAGES: Final[Mapping[int, str]] = MappingProxyType(
         30007: "The message to {to} was filtered.",
     }
 )
+_DELIVERY_MESSAGES: Final[Mapping[int, str]] = MappingProxyType(
+    {
+        30001: "Queue overflow",
+        30002: "Account suspended",
+        30003: "Unreachable destination handset",
+        30004: "Message blocked",
+        30005: "Unknown destination handset",
+        30006: "Landline or unreachable carrier",
+        30007: "Message filtered",
+        30008: "Unknown error",
+        30034: "Message from an unregistered number",
+        30036: "Validity period expired",
+        30410: "Provider timeout error",
+        30500: "Internal error",
+    }
+)
+_OTHER_DELIVERY_MESSAGE: Final = "Message not delivered"
 _OTHER_MESSAGE: Final = "The message to {to} was refused."
 
 
@@ -69,37 +87,42 @@ def fetched(message: Mapping[str, Any]) -> Answer:
     return _json_answer(200, message)
 
 
-def message_json(text: Text, *, account_sid: str, body_prefix: str, is_sent: bool) -> dict[str, Any]:
-    """Return a message as the API shows it before or after it was sent.
+def message_json(text: Text, standing: Standing, *, account_sid: str, body_prefix: str) -> dict[str, Any]:
+    """Return a message as the API shows it, however far it has come.
 
-    Before, it is queued, or accepted where a messaging service has yet to choose its sender and count its segments.
+    While it is accepted, a messaging service has yet to choose its sender and count its segments.
     """
     uri = f"/{API_VERSION}/Accounts/{account_sid}/Messages/{text.sid}"
     body = body_prefix + text.body
-    by_service = text.messaging_service_sid is not None
-    parts = segments(body) if is_sent or not by_service else 0
+    parts = segments(body) if standing.has_sender else 0
+    code = standing.code
     return {
         "account_sid": account_sid,
         "api_version": API_VERSION,
         "body": body,
         "date_created": rfc_2822(text.at),
-        "date_sent": rfc_2822(text.at) if is_sent else None,
-        "date_updated": rfc_2822(text.at),
+        "date_sent": rfc_2822(standing.sent_at) if standing.sent_at else None,
+        "date_updated": rfc_2822(standing.updated_at),
         "direction": "outbound-api",
-        "error_code": None,
-        "error_message": None,
-        "from": sender_shown(text, is_sent=is_sent),
+        "error_code": code,
+        "error_message": None if code is None else error_message(code),
+        "from": sender_shown(text, is_chosen=standing.has_sender),
         "messaging_service_sid": text.messaging_service_sid,
         "num_media": str(len(text.media_urls)),
         "num_segments": str(parts),
-        "price": f"-{parts * PRICE_PER_SEGMENT:.5f}" if is_sent else None,
+        "price": f"-{parts * PRICE_PER_SEGMENT:.5f}" if standing.sent_at else None,
         "price_unit": "USD",
         "sid": text.sid,
-        "status": "sent" if is_sent else "accepted" if by_service else "queued",
+        "status": standing.status.value,
         "subresource_uris": {"media": f"{uri}/Media.json"},
         "to": text.to,
         "uri": f"{uri}.json",
     }
+
+
+def error_message(code: int) -> str:
+    """Return the words that go with the error code of a text."""
+    return _DELIVERY_MESSAGES.get(code, _OTHER_DELIVERY_MESSAGE)
 
 
 def page(listing: Listing, query: ListQuery, *, path: str, messages: list[dict[str, Any]]) -> Answer:
