@@ -71,8 +71,10 @@ def connected(simulator: TwilioSimulator) -> socket.socket:
     return socket.create_connection((address.hostname, address.port), timeout=TIMEOUT_S)
 
 
-def create_bytes(simulator: TwilioSimulator, *, to: str = TO, body: str = "hello", extra: str = "") -> bytes:
-    form = urlencode({"To": to, "From": FROM, "Body": body}).encode()
+def create_bytes(
+    simulator: TwilioSimulator, *, to: str = TO, body: str = "hello", extra: str = "", **fields: str
+) -> bytes:
+    form = urlencode({"To": to, "From": FROM, "Body": body} | fields).encode()
     head = (
         f"POST {messages_path(simulator)} HTTP/1.1\r\nHost: localhost\r\n{extra}"
         f"Authorization: {basic(simulator.account_sid, simulator.auth_token)}\r\n"

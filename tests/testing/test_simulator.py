@@ -15,6 +15,7 @@ from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
 import pytest
+from tests.testing.callback_app import application
 from tests.testing.plain_client import (
     FROM,
     SERVICE,
@@ -31,7 +32,7 @@ from tests.testing.plain_client import (
     refuses,
 )
 
-from smsretry.testing.simulator import TwilioSimulator
+from smsretry.testing.simulator import CallbackPlan, TwilioSimulator
 from smsretry.testing.simulator.wire import segments
 
 
@@ -517,10 +518,12 @@ def test_every_loopback_address_is_served(host: str) -> None:
 
 
 def test_no_repr_shows_a_number_a_text_or_a_secret() -> None:
-    with TwilioSimulator() as simulator:
-        create(simulator, Body="a secret sentence")
+    with application() as app, TwilioSimulator(callbacks=CallbackPlan()) as simulator:
+        create(simulator, Body="a secret sentence", StatusCallback=app.url)
         list_messages(simulator, To=TO)
-        shown = repr((simulator, simulator.texts, simulator.requests, simulator.__dict__))
+        assert simulator.drain()
+        answer = simulator.receive(TO, FROM, "another secret sentence", url=app.url)
+        shown = repr((simulator, simulator.texts, simulator.requests, simulator.callbacks, answer, simulator.__dict__))
     for hidden in (TO, TO[1:], FROM[1:], "secret sentence", simulator.auth_token, simulator.api_secret):
         assert hidden not in shown
     assert "to='***01'" in shown

@@ -15,6 +15,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
+from tests.testing.callback_app import application
 from tests.testing.plain_client import TO, create, eventually, list_messages, refuses
 
 from smsretry.testing.simulator import RateLimited, TwilioSimulator
@@ -37,7 +38,9 @@ def test_another_process_reads_the_counts_and_the_whole_state() -> None:
         for body in ("refused", "hello", "hello"):
             create(simulator, Body=body)
         list_messages(simulator, To=TO)
-        counts = {"posts": 3, "gets": 1, "texts": 2, "texts_doubled": 1, "unplayed": 0}
+        counts = {"posts": 3, "gets": 1, "texts": 2, "texts_doubled": 1, "unplayed": 0, "under_way": 0}
+        called = dict.fromkeys(("sent", "doubled", "repeated", "lost", "unanswered"), 0)
+        counts |= {f"callbacks_{name}": count for name, count in called.items()}
         assert control(simulator, "counts") == counts
         state = control(simulator, "state")
         assert {name: state[name] for name in counts} == counts
@@ -60,6 +63,29 @@ def test_another_process_scripts_faults() -> None:
         control(simulator, "script", {"faults": ["server_error"], "on": "look_up"})
         assert list_messages(simulator).status == 500
         assert control(simulator, "reset", {})["posts"] == 0
+
+
+def test_another_process_plans_callbacks_and_scripts_fates_and_reads_what_became_of_texts() -> None:
+    with application() as app, TwilioSimulator() as simulator:
+        control(simulator, "callbacks", {"plan": {"failed": {"30410": 1}, "step_s": [0, 0.01]}})
+        control(simulator, "fate", {"status": "undelivered", "code": 30003, "callbacks": ["undelivered", "sent"]})
+        for _ in range(2):
+            create(simulator, StatusCallback=app.url)
+        assert eventually(lambda: control(simulator, "counts")["under_way"] == 0)
+        state = control(simulator, "state")
+        assert [text["fate"] for text in state["taken"]] == [
+            {"status": "undelivered", "code": 30003},
+            {"status": "failed", "code": 30410},
+        ]
+        assert sorted(callback["form"]["MessageStatus"] for callback in state["callbacks"]) == [
+            "failed",
+            "sent",
+            "undelivered",
+        ]
+        assert state["callbacks_sent"] == 3
+        control(simulator, "callbacks", {"plan": None})
+        create(simulator, StatusCallback=app.url)
+        assert (simulator.under_way, simulator.callback_counts.sent) == (0, 3)
 
 
 def test_another_process_can_cause_an_outage() -> None:
@@ -85,6 +111,14 @@ def test_another_process_can_cause_an_outage() -> None:
         ("script", {"faults": ["hang"], "to": 7}, 400),
         ("always", {"fault": 0}, 400),
         ("outage", {"for": 1}, 400),
+        ("callbacks", {"plan": {"lost": 2}}, 400),
+        ("callbacks", {"plan": [1]}, 400),
+        ("callbacks", {"plan": {"nonsense": 1}}, 400),
+        ("callbacks", {"plan": {"undelivered": 1}}, 400),
+        ("callbacks", {"lost": 1}, 400),
+        ("fate", {}, 400),
+        ("fate", {"status": "undelivered"}, 400),
+        ("fate", {"status": "delivered", "callbacks": "delivered"}, 400),
     ],
 )
 def test_a_control_request_that_makes_no_sense_is_refused_with_a_reason(wish: str, data: Any, status: int) -> None:
@@ -127,9 +161,18 @@ def test_the_command_line_becomes_a_simulator() -> None:
         assert time.monotonic() - began >= 0.1
 
 
+def test_the_command_line_plans_callbacks() -> None:
+    with application() as app, simulator_from(["--callbacks", '{"undelivered": {"30003": 1}}']) as simulator:
+        create(simulator, StatusCallback=app.url)
+        assert simulator.drain()
+        assert [got.form["MessageStatus"] for got in app.got] == ["sending", "sent", "undelivered"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["--callbacks", "lost=1"], "argument --callbacks"),
+        (["--callbacks", '{"lost": 2}'], "lost must be a share from 0 to 1"),
         (["--rate", "nonsense=1"], "no fault named 'nonsense'"),
         (["--rate", "hang"], "must look like rate_limited=0.1"),
         (["--host", "0.0.0.0"], "host must be a loopback address"),

@@ -12,6 +12,7 @@ from contextlib import closing
 from types import FrameType
 from typing import Final
 
+from smsretry.testing.simulator.fates import CallbackPlan
 from smsretry.testing.simulator.faults import FAULTS
 from smsretry.testing.simulator.simulator import ACCOUNT_SID, AUTH_TOKEN, TwilioSimulator
 
@@ -69,11 +70,19 @@ def _parser(command: str) -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one (%(default)s)")
     parser.add_argument("--account-sid", default=ACCOUNT_SID)
     parser.add_argument("--auth-token", default=AUTH_TOKEN)
-    parser.add_argument("--seed", type=int, default=0, help="of the faults by rate (%(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the faults by rate, and of the plan of callbacks (%(default)s)"
+    )
     for name, what in (("--rate", "creates"), ("--look-up-rate", "look-ups")):
         parser.add_argument(
             name, type=_rate, action="append", default=[], metavar="FAULT=SHARE", help=f"let {what} fail; repeatable"
         )
+    parser.add_argument(
+        "--callbacks",
+        type=_plan,
+        metavar="JSON",
+        help='send status callbacks, by a plan such as {"undelivered": {"30003": 0.1}, "lost": 0.05}; {} delivers all',
+    )
     parser.add_argument("--latency-s", type=float, default=0.0, help="seconds before every answer (%(default)s)")
     parser.add_argument("--list-lag-s", type=float, default=0.0, help="seconds until look-ups see a text (%(default)s)")
     parser.add_argument("--test-credentials", action="store_true", help="refuse every look-up")
@@ -86,6 +95,13 @@ def _rate(text: str) -> tuple[str, float]:
         return name, float(share)
     except ValueError:
         raise argparse.ArgumentTypeError(f"a share must look like rate_limited=0.1, got {text!r}") from None
+
+
+def _plan(text: str) -> CallbackPlan:
+    try:
+        return CallbackPlan.from_dict(json.loads(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 if __name__ == "__main__":

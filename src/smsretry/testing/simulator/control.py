@@ -1,10 +1,13 @@
 """Answer requests about the simulator itself, so that a test can steer and count one in another process.
 
 ================================= ===================================================================================
-``GET  /__simulator__/counts``    posts, gets, texts and texts doubled, as numbers
+``GET  /__simulator__/counts``    posts, gets, texts, texts doubled and callbacks, as numbers
 ``GET  /__simulator__/state``     the same, every request, every text, and how many texts each message became
 ``POST /__simulator__/script``    ``{"faults": ["hang", {"kind": "delayed", "delay_s": 1}]}``; also ``to``, ``on``
 ``POST /__simulator__/always``    ``{"fault": "unavailable"}`` or ``{"fault": null}``; also ``to``, ``on``
+``POST /__simulator__/callbacks`` ``{"plan": {"undelivered": {"30003": 0.1}, "lost": 0.05}}`` or ``{"plan": null}``
+``POST /__simulator__/fate``      ``{"status": "undelivered", "code": 30003}``; also ``to``, ``callbacks``,
+                                  ``before_answer``
 ``POST /__simulator__/outage``    ``{"duration_s": 2}``: the port refuses for two seconds
 ``POST /__simulator__/reset``     forget requests, texts and scripts
 ================================= ===================================================================================
@@ -19,12 +22,14 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from smsretry.testing.simulator.fates import CallbackPlan
 from smsretry.testing.simulator.faults import fault_from_dict, fault_to_dict
 from smsretry.testing.simulator.http1 import Answer, Delivery, RequestLine, Whole, delivery_of
 from smsretry.testing.simulator.plan import NORMAL, Call
 
 if TYPE_CHECKING:
-    from smsretry.testing.simulator.ledger import Request, Text
+    from smsretry.testing.simulator.fates import Fate
+    from smsretry.testing.simulator.ledger import Callback, Request, Text
     from smsretry.testing.simulator.server import Finish
     from smsretry.testing.simulator.simulator import TwilioSimulator
 
@@ -32,8 +37,11 @@ PREFIX: Final = "/__simulator__/"
 _KEYS: Final[Mapping[str, Mapping[str, None]]] = {
     "POST script": dict.fromkeys(("faults", "to", "on")),
     "POST always": dict.fromkeys(("fault", "to", "on")),
+    "POST callbacks": dict.fromkeys(("plan",)),
+    "POST fate": dict.fromkeys(("status", "code", "to", "callbacks", "before_answer")),
     "POST outage": dict.fromkeys(("duration_s",)),
 }
+_WISHES: Final = "counts, state, script, always, callbacks, fate, outage or reset"
 
 
 class Control:
@@ -69,23 +77,36 @@ class Control:
                 fault = data.get("fault")
                 standing = None if fault is None else fault_from_dict(fault)
                 self._simulator.always(standing, to=data.get("to"), on=_call(data))
+            case "POST callbacks":
+                plan = data.get("plan")
+                self._simulator.plan_callbacks(None if plan is None else CallbackPlan.from_dict(plan))
+            case "POST fate":
+                wanted: dict[str, Any] = {"status": None, **data}
+                self._simulator.script_fate(**wanted)
             case "POST outage":
                 self._simulator.outage(float(data.get("duration_s", 0)))
             case "POST reset":
                 self._simulator.reset()
             case _:
-                raise LookupError(f"There is no {wish!r}. Ask for counts, state, script, always, outage or reset.")
+                raise LookupError(f"There is no {wish!r}. Ask for {_WISHES}.")
         return counts(self._simulator)
 
 
 def counts(simulator: TwilioSimulator) -> dict[str, Any]:
     """Return the figures of ``simulator`` as a JSON object."""
+    called = simulator.callback_counts
     return {
         "posts": simulator.posts,
         "gets": simulator.gets,
         "texts": simulator.text_count,
         "texts_doubled": simulator.texts_doubled,
         "unplayed": simulator.unplayed,
+        "under_way": simulator.under_way,
+        "callbacks_sent": called.sent,
+        "callbacks_doubled": called.doubled,
+        "callbacks_repeated": called.repeated,
+        "callbacks_lost": called.lost,
+        "callbacks_unanswered": called.unanswered,
     }
 
 
@@ -95,10 +116,12 @@ def state(simulator: TwilioSimulator) -> dict[str, Any]:
     Numbers and texts are in it, unmasked: what a test compares with what it sent.
     """
     messages = [{"to": to, "body": body, "texts": texts} for (to, body), texts in simulator.count_by_message().items()]
+    fates = simulator.fates
     return counts(simulator) | {
         "requests": [_request_json(request) for request in simulator.requests],
-        "taken": [_text_json(text) for text in simulator.texts],
+        "taken": [_text_json(text, fates[text.sid]) for text in simulator.texts if text.sid in fates],
         "messages": messages,
+        "callbacks": [_callback_json(callback) for callback in simulator.callbacks],
     }
 
 
@@ -114,7 +137,20 @@ def _request_json(request: Request) -> dict[str, Any]:
     }
 
 
-def _text_json(text: Text) -> dict[str, Any]:
+def _callback_json(callback: Callback) -> dict[str, Any]:
+    return {
+        "sid": callback.sid,
+        "url": callback.url,
+        "form": dict(callback.form),
+        "answer": callback.answer,
+        "is_double": callback.is_double,
+        "is_repeat": callback.is_repeat,
+        "at": callback.at.isoformat(),
+        "at_s": callback.at_s,
+    }
+
+
+def _text_json(text: Text, fate: Fate) -> dict[str, Any]:
     return {
         "sid": text.sid,
         "to": text.to,
@@ -123,6 +159,7 @@ def _text_json(text: Text) -> dict[str, Any]:
         "messaging_service_sid": text.messaging_service_sid,
         "media_urls": list(text.media_urls),
         "params": dict(text.params),
+        "fate": {"status": fate.status, "code": fate.code},
         "at": text.at.isoformat(),
         "at_s": text.at_s,
     }

@@ -151,6 +151,8 @@ class CallbackPlan:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Return the plan that a JSON object describes, by the names of the fields; raise ValueError."""
+        if not isinstance(data, Mapping):
+            raise ValueError(f"A plan of callbacks must be a JSON object, got {type(data).__name__}.")  # noqa: TRY004
         known = [each.name for each in fields(cls) if each.init]
         if unknown := sorted(set(data) - set(known)):
             raise ValueError(f"A plan of callbacks has no field {unknown[0]!r}. It has: {', '.join(known)}.")
