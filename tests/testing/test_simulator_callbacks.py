@@ -10,6 +10,7 @@ from contextlib import closing, suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http.client import HTTPException
+from itertools import pairwise
 from time import monotonic
 from typing import Any
 
@@ -28,6 +29,7 @@ from smsretry.testing.simulator import (
     TwilioSimulator,
     fault_named,
 )
+from smsretry.testing.simulator.fates import Fates
 
 RANK = {"accepted": 0, "queued": 1, "sending": 2, "sent": 3, "delivered": 4, "undelivered": 4, "failed": 4}
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
@@ -298,7 +300,6 @@ def test_a_late_callback_comes_when_its_status_has_long_been_true(app: Applicati
 
         app.answers = look
         create(simulator, StatusCallback=app.url)
-        assert not simulator.drain(timeout_s=0.01)
         assert simulator.drain()
         assert (app.statuses(), shown) == (["sending", "sent", "delivered"], ["delivered"] * 3)
         assert simulator.callbacks[0].at_s - simulator.requests[0].at_s >= 0.3
@@ -322,6 +323,28 @@ def test_the_first_callback_can_be_answered_before_the_create_is(app: Applicatio
     assert app.statuses() == ["sending", "sent", "delivered"]
 
 
+def test_a_callback_before_the_answer_comes_at_once_however_long_the_steps_are(app: Application) -> None:
+    with TwilioSimulator(callbacks=CallbackPlan(before_answer=1.0, step_s=(60, 60))) as simulator:
+        sid = create(simulator, StatusCallback=app.url).json["sid"]
+        assert app.statuses() == ["sending"]
+        assert look_up(simulator, sid).json["status"] == "sending"
+
+
+def test_every_callback_is_due_in_its_turn_once_it_is_true_and_its_lateness_is_over() -> None:
+    plan = CallbackPlan(undelivered={30003: 0.5}, shuffled=0.5, doubled=0.3, step_s=(1, 2), late_s=(3, 4))
+    fates = Fates(seed=1, plan=plan)
+    for place in range(50):
+        course = fates.next_course(to=TO, identity=b"%d" % place, by_service=True)
+        assert course is not None
+        true_s = {fate: after_s for after_s, fate in course.steps}
+        due_s = [told.after_s for told in course.callbacks]
+        assert due_s == sorted(due_s)
+        assert [fate.status for _, fate in course.steps][:3] == ["queued", "sending", "sent"]
+        assert all(1 <= later - sooner <= 2 for sooner, later in pairwise([0.0, *true_s.values()]))
+        assert all(told.after_s >= true_s[told.fate] + 3 for told in course.callbacks)
+        assert due_s[-1] <= course.end_s + 4
+
+
 def test_a_callback_otherwise_waits_until_the_answer_to_the_create_has_left(app: Application) -> None:
     with TwilioSimulator(callbacks=CallbackPlan()) as simulator:
         simulator.script(Delayed(delay_s=0.3))
@@ -336,6 +359,13 @@ def test_an_answer_waits_no_longer_for_its_callback_than_the_callback_for_the_ap
         assert create(simulator, StatusCallback=app.url).status == 201
         assert simulator.drain()
         assert simulator.callback_counts.unanswered == 3
+
+
+def test_an_application_that_needs_the_answer_first_gets_it_after_all(app: Application) -> None:
+    app.says_nothing()
+    with TwilioSimulator(callbacks=CallbackPlan(before_answer=1.0)) as simulator:
+        assert create(simulator, StatusCallback=app.url).status == 201
+        assert (len(app.got), simulator.callbacks) == (1, [])
 
 
 @pytest.mark.parametrize("before_answer", [0.0, 1.0])
@@ -565,16 +595,15 @@ def test_a_plan_that_does_not_add_up_is_refused(fields: dict[str, Any], words: s
 
 
 def test_reset_forgets_callbacks_and_sends_none_that_were_to_go_out(app: Application) -> None:
-    with TwilioSimulator(callbacks=CallbackPlan(late_s=(60, 60))) as simulator:
+    with TwilioSimulator(callbacks=CallbackPlan(late_s=(0.5, 0.5))) as simulator:
         create(simulator, StatusCallback=app.url)
         assert simulator.under_way == 1
         simulator.reset()
         assert simulator.drain()
         assert (simulator.fates, simulator.callbacks) == ({}, [])
-        simulator.plan_callbacks(CallbackPlan())
-        create(simulator, StatusCallback=app.url)
+        sid = create(simulator, StatusCallback=app.url).json["sid"]
         assert simulator.drain()
-        assert app.statuses() == ["sending", "sent", "delivered"]
+        assert {posted.form["MessageSid"] for posted in app.got} == {sid}
 
 
 @pytest.mark.parametrize("plan", [CallbackPlan(late_s=(60, 60)), CallbackPlan(step_s=(60, 60)), CallbackPlan()])
@@ -587,15 +616,16 @@ def test_closing_in_the_middle_leaves_nothing_behind_and_a_new_start_works(
     with simulator:
         create_many(simulator, app, range(20))
         assert simulator.under_way == 20
+        assert not simulator.drain(timeout_s=0.01)
     assert {thread for thread in threading.enumerate() if thread.name.startswith("twilio-simulator")} <= before
     assert simulator.under_way == 0
     app.answers = lambda _: NO_CONTENT
     simulator.plan_callbacks(CallbackPlan())
-    app.got.clear()
     with simulator:
-        create_many(simulator, app, range(20))
+        create_many(simulator, app, range(20, 40))
         assert simulator.drain()
-    assert len(app.got) == 60
+    for place in range(20, 40):
+        assert app.statuses(number(place)) == ["sending", "sent", "delivered"]
 
 
 @pytest.mark.parametrize(
