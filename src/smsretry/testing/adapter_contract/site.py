@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, assert_never
@@ -67,10 +67,13 @@ class Site:
     The worker and the checks each make one on the same ``folder``. The sender answers attempt n of a message with word
     n of ``message.metadata["answers"]``, and the last one for ever: ``taken``; ``busy`` (a rate limit); ``invalid`` (no
     such number); ``drop`` (nothing is taken, and no answer comes); ``stuck`` (taken, and the call hangs).
+
+    ``settle_after_s`` is that of the worker's policy: more than the queue adds to a wait, or no doubt is waited for.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, *, settle_after_s: float = POLICY.settle_after_s) -> None:
         self.folder = Path(folder)
+        self._policy = replace(POLICY, settle_after_s=settle_after_s)
 
     def dispatcher(self, *, journaled: bool = False) -> Dispatcher:
         """Return a dispatcher for a queue whose worker calls."""
@@ -109,7 +112,7 @@ class Site:
             file.write(json.dumps({"id": message_id, **said}) + "\n")
 
     def _parts(self, *, journaled: bool) -> dict[str, Any]:
-        parts: dict[str, Any] = {"policy": POLICY, "lease_s": LEASE_S}
+        parts: dict[str, Any] = {"policy": self._policy, "lease_s": LEASE_S}
         return {**parts, "journal": self.store()} if journaled else parts
 
     def _lines(self, name: str, message_id: str) -> list[dict[str, Any]]:
