@@ -1,0 +1,224 @@
+"""Send from RQ: a ready task, or one call inside a job that an application has already.
+
+Either way one run is one attempt. What follows is decided by the dispatcher's policy, and asked of RQ with its own
+``rq.Retry``, which the job returns: RQ puts the job on its schedule, with the new state in ``job.meta``, in the
+transaction that ends the run. A job that published its next run by itself could be killed in between, and then there
+would be two. Waits are whole seconds and need a worker with a scheduler (``rq worker --with-scheduler``).
+
+What a killed worker held ends in RQ's ``FailedJobRegistry``; with a journal (``Dispatcher(sender, journal=store)``) and
+`smsretry.store.recover` it ends as one text.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import sys
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any, Final, assert_never
+
+from smsretry.adapters import _seam as seam
+from smsretry.adapters._seam import problems
+from smsretry.adapters._seam.envelope import NEW
+from smsretry.core.message import Message
+from smsretry.core.outcome import AttemptState
+from smsretry.dispatcher import Dispatcher, utc_now
+from smsretry.errors import ConfigurationError, InvalidMessage, NotAccepted, SendFailed, SendUnknown
+
+try:
+    from rq import Queue, Retry, get_current_job
+    from rq.exceptions import ShutDownImminentException
+    from rq.job import Job
+    from rq.scheduler import RQScheduler
+    from rq.timeouts import JobTimeoutException
+except ModuleNotFoundError as error:
+    msg = f"smsretry.adapters.rq needs RQ ({error}). Install it: pip install 'smsretry[rq]'"
+    raise ImportError(msg) from error
+
+__all__ = ["SMSTask", "deliver", "end_of", "sms_task"]
+
+DispatcherSource = Dispatcher | Callable[[], Dispatcher]
+"""A dispatcher, or a function without arguments that makes one: it is called once in each process, at first use."""
+
+_INTERRUPTS: Final = (JobTimeoutException, ShutDownImminentException)
+_NO_CAP: Final = 2**31 - 1
+"""RQ gives a job up after so many retries; the policy does so before."""
+_ENDED: Final = "smsretry ended: "
+_QUIET_S: Final = 3600
+"""How long all workers together are silent on what one has warned of: each job may have a process of its own."""
+_REFUSED: Final = {
+    "ttl": "RQ drops a job that waits for longer, without a word. Give the message send_before",
+    "repeat": "RQ would send again what was accepted. Queue a message for each text",
+    "job_id": "RQ keeps one job for an id, so a copy would overwrite it. Give the message an id",
+    **dict.fromkeys(("args", "kwargs", "meta"), "they carry the message and its state. Use the message's metadata"),
+}
+
+
+class SMSTask:
+    """Be a task that sends one message: what `sms_task` returns; a worker finds it by its name, and calls it."""
+
+    def __init__(self, queue: Queue, sends: seam.Source[Dispatcher], name: str, options: dict[str, Any]) -> None:
+        self.queue, self.sends, self.name, self.options = queue, sends, name, options
+
+    def send(self, message: Message, *, delay_s: float = 0.0, state: AttemptState = NEW) -> Job:
+        """Queue ``message``, to be sent in ``delay_s`` seconds, rounded up to a whole second; return RQ's job.
+
+        ``state`` is that of a message whose attempts began elsewhere. With a journal the message is planned in it
+        first, and needs an id where it is queued inside a job. Raises `smsretry.InvalidMessage` where it has none, and
+        where the journal knows its id with another recipient or text; then nothing is queued.
+        """
+        module, _, variable = self.name.rpartition(".")
+        if getattr(sys.modules.get(module), variable, self) is not self:
+            raise ConfigurationError(f"{self.name} is not this task, and a worker would run it. Name it by its place.")
+        is_eager = not self.queue.is_async
+        wait_s = 0.0 if is_eager else delay_s
+        state = replace(state, due=utc_now() + timedelta(seconds=wait_s) if wait_s > 0.0 else None)
+
+        def publish(planned: Message) -> Job:
+            carried = {"args": (_packed(planned),), "meta": seam.written(state)}
+            options = {"description": f"{self.name}({planned!r})", **self.options, **carried}
+            if wait_s <= 0.0:
+                return self.queue.enqueue(self.name, **options)
+            _tell(self.queue.connection, _no_scheduler(self.queue.connection, self.queue.name))
+            job: Job = self.queue.enqueue_in(timedelta(seconds=_whole_s(wait_s)), self.name, **options)
+            return job
+
+        in_task = get_current_job() is not None
+        return self.sends.send(message, publish, due_in_s=wait_s, in_task=in_task, is_eager=is_eager)
+
+    def __call__(self, packed: str) -> dict[str, Any] | Retry:
+        """Make one attempt, in the worker."""
+        return _delivered(get_current_job(), self.sends, _opened(packed), rerun=False)
+
+
+def sms_task(
+    queue: Queue, dispatcher: DispatcherSource, *, name: str, journal: seam.CanPlan | None = None, **job_options: Any
+) -> SMSTask:
+    """Return a task that sends what it is given through ``queue``.
+
+    ``name`` is where a worker finds it: the module, a dot, and the variable that this is assigned to::
+
+        send_sms = sms_task(queue, make_dispatcher, name="shop.texts.send_sms")     # in shop/texts.py
+        send_sms.send(message, delay_s=60)
+
+    ``dispatcher`` is a `smsretry.Dispatcher`, or a function that makes one: it is called once in each process, at first
+    use. ``journal`` is what `SMSTask.send` plans in; needed only beside such a function. ``job_options`` are those of
+    ``queue.enqueue``, such as ``job_timeout``.
+
+    The job returns ``receipt.to_dict()``, or fails with `smsretry.NotAccepted`: `end_of` reads it. Raises
+    `smsretry.ConfigurationError` for options that would break a promise.
+    """
+    if not isinstance(queue, Queue):
+        raise ConfigurationError(f"queue must be an rq.Queue, got {type(queue).__name__}.")
+    if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")) or "." not in name:
+        raise ConfigurationError(f"name must be a module and a variable such as 'shop.texts.send_sms', got {name!r}.")
+    for option in _REFUSED.keys() & job_options.keys():
+        raise ConfigurationError(f"{name}: {option} cannot be set: {_REFUSED[option]}.")
+    return SMSTask(queue, seam.Source(Dispatcher, dispatcher, journal=journal), name, job_options)
+
+
+def deliver(job: Job | None, dispatcher: DispatcherSource, message: Message) -> dict[str, Any] | Retry:
+    """Make one attempt to send ``message`` from the body of ``job``, the running one; the body returns what this does.
+
+    ::
+
+        def remind(customer_id):
+            return deliver(get_current_job(), dispatcher, render(customer_id))
+
+    That is ``receipt.to_dict()`` where the text was accepted, and ``rq.Retry`` where another run follows: there is none
+    unless the body returns it. Raise `smsretry.NotAccepted` where the message has ended, which RQ's own ``retry=`` does
+    not repeat. Each run repeats the whole body, so render the same text every time; with a journal the text of the
+    first run is sent. A message without an id gets the job's. One job sends one message.
+    """
+    seam.check_message(message, "Give deliver a smsretry.Message")
+    return _delivered(job, dispatcher, message, rerun=True)
+
+
+def end_of(job: Job) -> NotAccepted | None:
+    """Return how the message of a failed job has ended; None where it has not, or the job failed of something else."""
+    result = job.latest_result()
+    for line in ((result and result.exc_string) or "").splitlines():
+        if line.startswith(_ENDED):
+            name, args = json.loads(line.removeprefix(_ENDED))
+            return (SendUnknown if name == SendUnknown.__name__ else SendFailed)(*args)
+    return None
+
+
+def _delivered(
+    job: Job | None, source: seam.Source[Dispatcher] | DispatcherSource, message: Message, *, rerun: bool
+) -> dict[str, Any] | Retry:
+    """Make one attempt, and return RQ's word for what follows."""
+    if not isinstance(job, Job):
+        got = type(job).__name__
+        raise ConfigurationError(f"A text is sent by a running job, got {got}. Queue it, and pass get_current_job().")
+    if not problems.once(job, "delivered"):
+        raise ConfigurationError(f"{job.func_name} sent twice in one run, and a retry repeats both. Queue two jobs.")
+    source = source if isinstance(source, seam.Source) else seam.kept_on(job.func, Dispatcher, source)
+    dispatcher, state = source.get(), seam.state_in(job.meta)
+    run = seam.Run.of(dispatcher, message, state, job_id=job.id, rerun=rerun, interrupts=_INTERRUPTS)
+    _tell(job.connection, _problems_of(job, dispatcher))
+    is_eager = job.worker_name == "sync"
+    plan = seam.at_once(run) if is_eager else seam.attempt(run)
+    problems.tell_not_set_up(job, str(job.func_name), plan)
+    match plan:
+        case seam.Done(receipt):
+            return receipt.to_dict()
+        case seam.Failed(error):
+            job.retries_left = 0  # what RQ would repeat of its own
+            error.add_note(f"{_ENDED}{json.dumps([type(error).__name__, error.args])}")
+            raise error
+        case seam.Again() if is_eager:
+            raise ConfigurationError(f"Message {run.message.id} has to wait ({plan.why}): let a worker run the queue.")
+        case seam.Again():
+            if plan.delay_s > 0.0:
+                _tell(job.connection, _no_scheduler(job.connection, job.origin))
+            job.meta.update(seam.written(plan.state))
+            return Retry(max=_NO_CAP, interval=_whole_s(plan.delay_s))
+        case _ as unreachable:
+            assert_never(unreachable)
+
+
+def _whole_s(delay_s: float) -> int:
+    """Return the seconds to ask RQ for: it drops the fraction of the time at which a job is due."""
+    now_s = utc_now().timestamp()
+    return math.ceil(now_s + delay_s) - math.floor(now_s) if delay_s > 0.0 else 0
+
+
+def _packed(message: Message) -> str:
+    """Return ``message`` as a text in which logs, dashboards and error reports show no number; it is no secret."""
+    return base64.b64encode(json.dumps(message.to_dict()).encode()).decode()
+
+
+def _opened(packed: object) -> Message:
+    try:
+        data = json.loads(base64.b64decode(packed))  # type: ignore[arg-type]  # what is none raises
+    except (TypeError, ValueError) as error:
+        raise InvalidMessage("This job holds no message, so nothing was sent. Queue it with send(message).") from error
+    return Message.from_dict(data)
+
+
+def _tell(connection: Any, found: Iterable[str]) -> None:
+    """Warn of what no worker has warned of for a while."""
+    for problem in found:
+        if connection.set(f"smsretry:told:{zlib.crc32(problem.encode()):08x}", 1, nx=True, ex=_QUIET_S):
+            problems.warn([problem])
+
+
+def _problems_of(job: Job, dispatcher: Dispatcher) -> Iterator[str]:
+    name, limit_s = str(job.func_name), job.timeout or Queue.DEFAULT_TIMEOUT
+    yield from problems.forgotten(name, dispatcher)
+    yield from problems.cut_off(name, "job_timeout", limit_s if limit_s > 0 else None, dispatcher.timeout_s)
+    if job.ttl is not None:
+        yield f"{name}: ttl is {job.ttl} s. {_REFUSED['ttl']}, and leave ttl out."
+
+
+def _no_scheduler(connection: Any, queue: str) -> Iterator[str]:
+    if not connection.exists(RQScheduler.get_locking_key(queue)):
+        yield (
+            f"No scheduler works on the queue {queue!r}, so what has to wait, as each retry does, waits for ever. "
+            "Start its workers with rq worker --with-scheduler."
+        )
