@@ -72,6 +72,10 @@ class Shop:
     def fetched(self, job: Job) -> Job:
         return Job.fetch(job.id, connection=self.queue.connection, serializer=self.queue.serializer)
 
+    def traceback(self, job: Job) -> str:
+        result = job.latest_result()
+        return (result.exc_string if result is not None else None) or ""
+
     def due_in_s(self, job: Job, now_s: float) -> float:
         return self.queue.scheduled_job_registry.get_scheduled_time(job).timestamp() - now_s
 

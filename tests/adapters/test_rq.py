@@ -141,7 +141,7 @@ def test_neither_number_nor_text_is_shown(redis, caplog):
         shop.work_early(job)
     job = shop.fetched(job)
     logged = [repr(vars(record)) + record.getMessage() for record in caplog.records]
-    shown = "\n".join([str(job), repr(job.args), repr(job.meta), job.latest_result().exc_string, *logged])
+    shown = "\n".join([str(job), repr(job.args), repr(job.meta), shop.traceback(job), *logged])
     assert job.get_status() == "failed"
     assert "parcel:17" in str(job)
     assert NUMBER[1:] not in shown
@@ -192,7 +192,7 @@ def test_a_job_that_holds_no_message_sends_nothing_and_says_so(redis, argument):
     shop.task()
     job = shop.queue.enqueue(f"{HERE}.send_sms", argument, description="a text")
     shop.work()
-    assert "InvalidMessage: This job holds no message" in job.latest_result().exc_string
+    assert "InvalidMessage: This job holds no packed message" in shop.traceback(job)
     assert shop.sender.sent == []
 
 
@@ -200,7 +200,7 @@ def test_a_corrupt_state_sends_nothing(redis):
     shop = Shop(redis)
     job = shop.own(meta={"smsretry_state": "{"})
     shop.work()
-    assert "smsretry_state is corrupt" in job.latest_result().exc_string
+    assert "smsretry_state is corrupt" in shop.traceback(job)
     assert shop.sender.sent == []
 
 
@@ -225,7 +225,7 @@ def test_a_second_deliver_in_one_run_is_refused(redis):
     shop.in_body = twice
     job = shop.own()
     shop.work()
-    assert "sent twice in one run" in job.latest_result().exc_string
+    assert "sent twice in one run" in shop.traceback(job)
     assert len(shop.sender.sent) == 1
 
 
@@ -270,7 +270,7 @@ def test_inside_a_job_a_planned_message_needs_an_id(redis, store):
     shop.in_body = lambda *_: task.send(Message(NUMBER, TEXT))
     job = shop.own()
     shop.work()
-    assert "needs an id of its own" in job.latest_result().exc_string
+    assert "needs an id of its own" in shop.traceback(job)
 
 
 class TestWithoutAWorker:
@@ -284,7 +284,7 @@ class TestWithoutAWorker:
         shop = Shop(redis, BUSY, is_async=False, journal=store)
         job = shop.task().send(MESSAGE)
         assert job.get_status() == "failed"
-        assert "has to wait" in job.latest_result().exc_string
+        assert "has to wait" in shop.traceback(job)
         assert store.message("parcel:17").state == "pending"
 
 
@@ -327,6 +327,12 @@ class TestWarnings:
         shop.task().send(MESSAGE)
         shop.work()
         assert "MemoryJournal" in self.told()
+
+    def test_a_journal_in_which_the_ready_task_plans_nothing(self, redis, store):
+        shop = Shop(redis, journal=store)
+        shop.task(lambda: shop.dispatcher).send(MESSAGE)
+        shop.work()
+        assert "send() plans nothing" in self.told()
 
     def test_a_retry_that_no_scheduler_will_ever_queue(self, redis):
         shop = Shop(redis, BUSY)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
@@ -58,15 +59,16 @@ class RQHarness(AdapterHarness):
 
     @property
     def versions(self) -> dict[str, str]:
-        return {"rq": version("rq"), "redis": self.queue.connection.info("server")["redis_version"]}
+        server: Any = self.queue.connection.info("server")
+        return {"rq": version("rq"), "redis": server["redis_version"]}
 
     def start(self) -> None:
-        for worker in self.workers:
-            worker.start()
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(WorkerProcess.start, self.workers))
 
     def stop(self) -> None:
-        for worker in self.workers:
-            worker.stop()
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(WorkerProcess.stop, self.workers))
         self.queue.connection.close()
 
     def kill(self) -> None:

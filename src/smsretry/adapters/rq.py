@@ -11,7 +11,6 @@ What a killed worker held ends in RQ's ``FailedJobRegistry``; with a journal (``
 
 from __future__ import annotations
 
-import base64
 import json
 import math
 import sys
@@ -27,7 +26,7 @@ from smsretry.adapters._seam.envelope import NEW
 from smsretry.core.message import Message
 from smsretry.core.outcome import AttemptState
 from smsretry.dispatcher import Dispatcher, utc_now
-from smsretry.errors import ConfigurationError, InvalidMessage, NotAccepted, SendFailed, SendUnknown
+from smsretry.errors import ConfigurationError, NotAccepted, SendFailed, SendUnknown
 
 try:
     from rq import Queue, Retry, get_current_job
@@ -79,7 +78,7 @@ class SMSTask:
         state = replace(state, due=utc_now() + timedelta(seconds=wait_s) if wait_s > 0.0 else None)
 
         def publish(planned: Message) -> Job:
-            carried = {"args": (_packed(planned),), "meta": seam.written(state)}
+            carried = {"args": (seam.packed(planned),), "meta": seam.written(state)}
             options = {"description": f"{self.name}({planned!r})", **self.options, **carried}
             if wait_s <= 0.0:
                 return self.queue.enqueue(self.name, **options)
@@ -92,7 +91,7 @@ class SMSTask:
 
     def __call__(self, packed: str) -> dict[str, Any] | Retry:
         """Make one attempt, in the worker."""
-        return _delivered(get_current_job(), self.sends, _opened(packed), rerun=False)
+        return _delivered(get_current_job(), self.sends, seam.unpacked(packed), rerun=False)
 
 
 def sms_task(
@@ -141,7 +140,8 @@ def deliver(job: Job | None, dispatcher: DispatcherSource, message: Message) -> 
 def end_of(job: Job) -> NotAccepted | None:
     """Return how the message of a failed job has ended; None where it has not, or the job failed of something else."""
     result = job.latest_result()
-    for line in ((result and result.exc_string) or "").splitlines():
+    told = result.exc_string if result is not None else None
+    for line in (told or "").splitlines():
         if line.startswith(_ENDED):
             name, args = json.loads(line.removeprefix(_ENDED))
             return (SendUnknown if name == SendUnknown.__name__ else SendFailed)(*args)
@@ -157,10 +157,12 @@ def _delivered(
         raise ConfigurationError(f"A text is sent by a running job, got {got}. Queue it, and pass get_current_job().")
     if not problems.once(job, "delivered"):
         raise ConfigurationError(f"{job.func_name} sent twice in one run, and a retry repeats both. Queue two jobs.")
-    source = source if isinstance(source, seam.Source) else seam.kept_on(job.func, Dispatcher, source)
-    dispatcher, state = source.get(), seam.state_in(job.meta)
+    sends = source if isinstance(source, seam.Source) else seam.kept_on(job.func, Dispatcher, source)
+    dispatcher, state = sends.get(), seam.state_in(job.meta)
     run = seam.Run.of(dispatcher, message, state, job_id=job.id, rerun=rerun, interrupts=_INTERRUPTS)
     _tell(job.connection, _problems_of(job, dispatcher))
+    if sends is source:
+        _tell(job.connection, problems.plans_nothing(str(job.func_name), sends, dispatcher))
     is_eager = job.worker_name == "sync"
     plan = seam.at_once(run) if is_eager else seam.attempt(run)
     problems.tell_not_set_up(job, str(job.func_name), plan)
@@ -186,19 +188,6 @@ def _whole_s(delay_s: float) -> int:
     """Return the seconds to ask RQ for: it drops the fraction of the time at which a job is due."""
     now_s = utc_now().timestamp()
     return math.ceil(now_s + delay_s) - math.floor(now_s) if delay_s > 0.0 else 0
-
-
-def _packed(message: Message) -> str:
-    """Return ``message`` as a text in which logs, dashboards and error reports show no number; it is no secret."""
-    return base64.b64encode(json.dumps(message.to_dict()).encode()).decode()
-
-
-def _opened(packed: object) -> Message:
-    try:
-        data = json.loads(base64.b64decode(packed))  # type: ignore[arg-type]  # what is none raises
-    except (TypeError, ValueError) as error:
-        raise InvalidMessage("This job holds no message, so nothing was sent. Queue it with send(message).") from error
-    return Message.from_dict(data)
 
 
 def _tell(connection: Any, found: Iterable[str]) -> None:
