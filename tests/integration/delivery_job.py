@@ -167,7 +167,7 @@ def _settled(store: SQLStore, simulator: TwilioSimulator, deadline: float) -> No
 def _compared(count: int, store: SQLStore, simulator: TwilioSimulator, polled: Polled, took_s: float) -> Ended:
     fates: dict[str, dict[int, list[Fate]]] = {}
     for text in simulator.texts:
-        name, round_ = _names_in(text.status_callback)
+        name, round_ = _names_in(text.params["StatusCallback"][0])
         fates.setdefault(name, {}).setdefault(round_, []).append(simulator.fates[text.sid])
     truth: Counter[str] = Counter()
     wrong = []
@@ -192,9 +192,9 @@ def _compared(count: int, store: SQLStore, simulator: TwilioSimulator, polled: P
     )
 
 
-def _names_in(url: str | None) -> tuple[str, int]:
+def _names_in(url: str) -> tuple[str, int]:
     """Return the message and the round that a text was sent for: the callback's URL says so."""
-    query = parse_qs(urlsplit(url or "").query)
+    query = parse_qs(urlsplit(url).query)
     return query["smsretry_id"][0], int(query["smsretry_mark"][0].partition(".")[0])
 
 
