@@ -522,3 +522,19 @@ def test_however_begins_and_ends_follow_each_other_one_claim_is_held_at_most(ste
                     entry = claims.finish(entry, claim, put_off(claim.state)) or entry
         holders = [claim for claim in held.values() if claims.renew(entry, claim.epoch, now=now, lease_s=LEASE_S)]
         assert len(holders) <= 1
+
+
+@pytest.mark.parametrize("before", [claimed(), Entry(state=IN_DOUBT, epoch=1), finished(claimed(), UNKNOWN), PLANNED])
+def test_what_the_provider_itself_says_ends_a_message_as_taken(before):
+    proved = claims.proved(before, TAKEN)
+    assert (proved.end, proved.claimed_until, proved.sending_since, proved.is_open) == (TAKEN, None, None, False)
+    assert claims.proved(proved, TAKEN_TWICE).end == TAKEN
+
+
+def test_a_text_that_did_not_arrive_is_sent_anew_in_a_round_of_its_own():
+    again = claims.sent_anew(finished(claimed(), TAKEN), after(600.0))
+    assert (again.end, again.epoch, again.state.round, again.state.due) == (None, 1, 2, after(600.0))
+    assert claims.begin(again, asked(nonce="n2"), NOW)[1] == NotDue(600.0)
+    late, granted = claims.begin(again, asked(nonce="n2"), after(600.0))
+    assert isinstance(granted, Granted)
+    assert late.epoch == 2
