@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
-from smsretry.core.message import Message
 from smsretry.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -109,14 +108,11 @@ class Sweeper:
             self.sweep()
 
 
-async def sweep_in_loop(
-    store: CanRecover, send: Callable[[Message], Awaitable[object]], *, every_s: float, grace_s: float
-) -> None:
-    """Run ``store.recover`` every ``every_s`` seconds in a thread, until canceled; ``send`` is awaited in this loop."""
+async def sweep_in_loop(store: CanRecover, queue: Any, *, every_s: float, grace_s: float) -> None:
+    """Run ``store.recover`` every ``every_s`` seconds in a thread, until canceled; see `recover_in_loop`."""
     import asyncio  # only whoever runs a loop pays for it
 
-    queue = SimpleNamespace(send=_from_thread(send, asyncio.get_running_loop()))
-    sweeper = Sweeper(store, queue, every_s=every_s, grace_s=grace_s)
+    sweeper = Sweeper(store, _in_thread(queue, asyncio.get_running_loop()), every_s=every_s, grace_s=grace_s)
     while True:
         await asyncio.to_thread(sweeper.sweep)
         await asyncio.sleep(every_s)
@@ -129,9 +125,12 @@ async def recover_in_loop(store: CanRecover, queue: Any, *, grace_s: float) -> o
     """
     import asyncio
 
-    loop, send = asyncio.get_running_loop(), getattr(queue, "send", None)
-    in_thread: Any = _from_thread(queue, loop) if send is None else SimpleNamespace(send=_from_thread(send, loop))
-    return await asyncio.to_thread(store.recover, in_thread, grace_s=grace_s)
+    return await asyncio.to_thread(store.recover, _in_thread(queue, asyncio.get_running_loop()), grace_s=grace_s)
+
+
+def _in_thread(queue: Any, loop: asyncio.AbstractEventLoop) -> Any:
+    send = getattr(queue, "send", None)
+    return _from_thread(queue, loop) if send is None else SimpleNamespace(send=_from_thread(send, loop))
 
 
 def _from_thread(call: Callable[..., Awaitable[object]], loop: asyncio.AbstractEventLoop) -> Callable[..., object]:
