@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -21,8 +21,7 @@ from typing import Annotated, Any, Final, assert_never
 
 from smsretry.adapters import _seam as seam
 from smsretry.adapters._seam import problems
-from smsretry.adapters._seam.envelope import NEW, packed, unpacked
-from smsretry.core import mask
+from smsretry.adapters._seam.envelope import NEW
 from smsretry.core.message import Message, Receipt
 from smsretry.core.outcome import AttemptState
 from smsretry.dispatcher import AsyncDispatcher, utc_now
@@ -46,6 +45,10 @@ DispatcherSource = AsyncDispatcher | Callable[[], AsyncDispatcher]
 _Task = AsyncTaskiqDecoratedTask[..., Any]
 _DEFAULTS: Final = {"ack_type": "when_saved", "retry_on_error": False}
 _RECOVERS: Final = "_smsretry_recovers"
+_RECOVER: Final = (
+    "Call recover_every(broker, store, texts) where the task is registered, or recover_elsewhere(broker) where another "
+    "process does it (smsretry recover --every 60)."
+)
 _LATE_S: Final = 10.0
 """A run that comes so much later than it was due is worth a warning, and so is one that nobody has queued for long."""
 _OVERDUE_S: Final = 120.0
@@ -81,7 +84,7 @@ class SMSTask:
     async def _publish(self, message: Message, *, state: AttemptState, delay_s: float) -> AsyncTaskiqTask[Any]:
         name, broker = self.task.task_name, self.task.broker
         job_id = broker.id_generator() if message.id is None else f"{name}:{message.id}"
-        args = [packed(message)]
+        args = [seam.packed(message)]
         job = TaskiqMessage(task_id=job_id, task_name=name, labels=self.task.labels, args=args, kwargs={})
         await _queue(job, broker, self.source, state, delay_s)
         return AsyncTaskiqTask(task_id=job_id, result_backend=broker.result_backend)
@@ -115,7 +118,7 @@ def sms_task(
 
     async def send_sms(message: str, context: Annotated[Context, TaskiqDepends()]) -> dict[str, Any]:
         """Make one attempt to send a message that was packed."""
-        return (await _deliver(context, sends, unpacked(message), source, rerun=False)).to_dict()
+        return (await _deliver(context, sends, seam.unpacked(message), source, rerun=False)).to_dict()
 
     task: Any = broker.register_task(send_sms, task_name=name, **{**_DEFAULTS, **labels})
     broker.add_event_handler(TaskiqEvents.WORKER_STARTUP, partial(_tell_at_start, task, source, sends))
@@ -144,9 +147,7 @@ async def _deliver(
 ) -> Receipt:
     seam.check_message(message, "Give deliver a smsretry.Message")
     job, task, dispatcher = context.message, _task_of(context), sends.get()
-    if not problems.once(context, "delivered"):
-        msg = f"{job.task_name} called deliver twice in one run. A retry repeats both: queue one job for each message."
-        raise ConfigurationError(msg)
+    seam.only_once(vars(context), job.task_name)
     run = seam.Run.of(dispatcher, message, seam.state_in(job.labels), job_id=job.task_id, rerun=rerun)
     problems.warn(_problems_of_waiting(task, source, is_journaled=run.is_journaled))
     problems.warn(_problems_of_run(context, task, sends, run))
@@ -185,20 +186,25 @@ async def _queue(
     )
 
 
+Requeue = SMSTask | Callable[[str, Mapping[str, Any]], Awaitable[object]]
+"""A ready task, or an application's own async function of a message's id and metadata that queues it."""
+
+
 def recover_every(
-    broker: AsyncBroker, store: seam.CanRecover, queue: SMSTask, every_s: float = 60.0, *, grace_s: float = 60.0
+    broker: AsyncBroker, store: seam.CanRecover, queue: Requeue, every_s: float = 60.0, *, grace_s: float = 60.0
 ) -> None:
     """Let each worker process of ``broker`` run ``store.recover(queue)`` every ``every_s`` seconds, beside its loop.
 
-    Call it where the task is registered. What is ``grace_s`` seconds past its time is queued again; any number of
-    workers may do it side by side. Raises `smsretry.ConfigurationError` where a time is not positive.
+    Call it where the task is registered. ``queue`` is a ready task, or an async function that gets the id and the
+    metadata of a message and queues it, for a task that calls `deliver`. What is ``grace_s`` seconds past its time is
+    queued again; any number of workers may do it side by side. Raises `smsretry.ConfigurationError` where a time is not
+    positive.
     """
     seam.Sweeper(store, queue, every_s=every_s, grace_s=grace_s)  # says what is wrong before a worker starts
     running: set[asyncio.Task[None]] = set()
 
-    def start(_: object) -> None:
-        sweeps = seam.sweep_in_loop(store, queue.send, every_s=every_s, grace_s=grace_s)
-        running.add(asyncio.get_running_loop().create_task(sweeps))
+    async def start(_: object) -> None:
+        running.add(asyncio.create_task(seam.sweep_in_loop(store, queue, every_s=every_s, grace_s=grace_s)))
 
     def stop(_: object) -> None:
         while running:
@@ -224,11 +230,10 @@ def _task_of(context: Context) -> _Task:
     return task
 
 
-def _check(broker: object, name: object, source: object, labels: dict[str, Any]) -> None:
+def _check(broker: object, name: str, source: object, labels: dict[str, Any]) -> None:
     if not isinstance(broker, AsyncBroker):
         raise ConfigurationError(f"broker must be a taskiq broker, got {type(broker).__name__}.")
-    if not isinstance(name, str) or not name:
-        raise ConfigurationError(f"name must be a str such as 'shop.send_sms', got {mask.shown(name)}.")
+    seam.check_name(name, "shop.send_sms")
     if broker.find_task(name) is not None:
         raise ConfigurationError(f"The broker has a task called {name} already. Choose another name.")
     if labels.get("retry_on_error"):
@@ -255,10 +260,7 @@ async def _tell_at_start(task: Any, source: ScheduleSource, sends: seam.Source[A
 def _problems_of_waiting(task: _Task, source: ScheduleSource, *, is_journaled: bool) -> Iterator[str]:
     name = task.task_name
     if is_journaled and not _recovers(task.broker) and problems.once(task, "recover"):
-        yield (
-            f"{name}: there is a journal and no recover, so what a killed worker or the broker loses waits for ever. "
-            "Call recover_every(broker, store, texts), or recover_elsewhere(broker) where another process does it."
-        )
+        yield problems.no_recover(_RECOVER)
     if getattr(source, "_skip_past_schedules", False) and problems.once(task, "past schedules"):
         yield (
             f"{name}: skip_past_schedules is on, so retries are lost that come due while no scheduler looks. "
