@@ -402,24 +402,43 @@ def test_a_journal_that_the_task_does_not_know_is_told(shop, store, caplog):
 # --- recover ---
 
 
+def wait_for_the_end(store: SQLStore) -> None:
+    while store.message("booking-1").state == "pending":  # type: ignore[union-attr]
+        time.sleep(0.02)
+
+
 def test_a_worker_recovers_beside_its_loop(shop, store):
     texts = ready(shop, kept=store)
     store.plan(MESSAGE)
     recover_every(shop.broker, store, texts, 0.05, grace_s=0.01)
 
-    def wait() -> None:
-        while store.message("booking-1").state == "pending":
-            time.sleep(0.02)
-
     async def worked() -> None:
         await shop.broker.startup()
-        await asyncio.to_thread(wait)
+        await asyncio.to_thread(wait_for_the_end, store)
         await shop.broker.shutdown()
         await asyncio.sleep(0)
         assert asyncio.all_tasks() == {asyncio.current_task()}  # it recovers no more
 
     asyncio.run(worked())
     assert store.message("booking-1").state == "accepted"
+
+
+def test_a_task_of_an_applications_own_is_recovered_by_its_function(shop, store):
+    task, runs = own(shop, AsyncDispatcher(Sender(), journal=store))
+    store.plan(MESSAGE)
+
+    async def again(message_id: str, metadata: Any) -> None:
+        await task.kiq(int(message_id.removeprefix("booking-")))
+
+    recover_every(shop.broker, store, again, 0.05, grace_s=0.01)
+
+    async def worked() -> None:
+        await shop.broker.startup()
+        await asyncio.to_thread(wait_for_the_end, store)
+        await shop.broker.shutdown()
+
+    asyncio.run(worked())
+    assert runs[0][0] == 1
 
 
 @pytest.mark.parametrize("wrong", [{"every_s": 0}, {"grace_s": -1.0}])
