@@ -55,8 +55,9 @@ class TaskiqHarness(AdapterHarness):
 
     @property
     def versions(self) -> dict[str, str]:
-        server = Redis.from_url(self.url).info("server")["redis_version"]
-        return {"taskiq": version("taskiq"), "taskiq-redis": version("taskiq-redis"), "redis": server}
+        told: Any = Redis.from_url(self.url).info("server")
+        versions = {name: version(name) for name in ("taskiq", "taskiq-redis")}
+        return {**versions, "redis": told["redis_version"]}
 
     def start(self) -> None:
         self.worker.start()
@@ -64,7 +65,7 @@ class TaskiqHarness(AdapterHarness):
 
     def stop(self) -> None:
         self.scheduler.stop()
-        self.worker.kill()  # an idle one waits for one more message before it stops (seen with taskiq 0.13)
+        self.worker.kill()  # with taskiq 0.13 an idle one waits for one more message before it stops
         self.loop.run_until_complete(self.broker.shutdown())
 
     def kill(self) -> None:
