@@ -53,7 +53,9 @@ class Response:
 
     @property
     def headers(self) -> tuple[tuple[str, str], ...]:
-        """Return the headers, by name."""
+        """Return the headers, by name; a 204 has none, since it has no body."""
+        if self.status == 204:
+            return ()
         return (("Content-Type", self.content_type), ("Content-Length", str(len(self.body))))
 
 

@@ -11,7 +11,7 @@ __all__ = ["Handler", "asgi_app", "wsgi_app"]
 
 _MOST_BYTES: Final = 1_048_576
 """More of a body is not read: a handler refuses far less."""
-_SAFE: Final = "/:@!$&'()*+,;=~-._%"
+_SAFE: Final = "/:@!$&'()*+,;=~-._"
 
 
 class Answer(Protocol):
@@ -44,11 +44,8 @@ def wsgi_app(callbacks: Handler) -> WSGIApp:
     """Return a WSGI application that lets ``callbacks`` answer every request."""
 
     def app(environ: MutableMapping[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        length = str(environ.get("CONTENT_LENGTH") or "0")
-        size = min(int(length), _MOST_BYTES) if length.isascii() and length.isdigit() else 0
-        answer = callbacks.handle(
-            str(environ["REQUEST_METHOD"]), _asked(environ), _headers(environ), environ["wsgi.input"].read(size)
-        )
+        body = environ["wsgi.input"].read(_size(environ))
+        answer = callbacks.handle(str(environ["REQUEST_METHOD"]), _asked(environ), _headers(environ), body)
         start_response(f"{answer.status} {HTTPStatus(answer.status).phrase}", list(answer.headers))
         return [answer.body]
 
@@ -88,6 +85,14 @@ def _asked(environ: Mapping[str, Any]) -> str:
     path = f"{environ.get('SCRIPT_NAME', '')}{environ.get('PATH_INFO', '')}"
     query = environ.get("QUERY_STRING")
     return quote(path.encode("latin-1"), safe=_SAFE) + (f"?{query}" if query else "")
+
+
+def _size(environ: Mapping[str, Any]) -> int:
+    """Return how many bytes of a body may be read; only some servers end one that does not say its length."""
+    length = str(environ.get("CONTENT_LENGTH") or "")
+    if not length and environ.get("wsgi.input_terminated"):
+        return _MOST_BYTES
+    return min(int(length), _MOST_BYTES) if length.isascii() and length.isdigit() else 0
 
 
 def _headers(environ: Mapping[str, Any]) -> dict[str, str]:
