@@ -14,7 +14,7 @@ import uvicorn
 
 
 class Quiet(WSGIRequestHandler):
-    def log_message(self, *arguments: Any) -> None:
+    def log_message(self, format: str, *args: Any) -> None:
         """Say nothing."""
 
 

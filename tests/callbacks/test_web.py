@@ -11,14 +11,16 @@ from wsgiref.validate import validator
 
 import pytest
 from tests.callbacks.serving import asked, served_by_asgi, served_by_wsgi
-from tests.callbacks.signed import PUBLIC, TO, TOKEN, form, inbound, json_body, report
+from tests.callbacks.signed import FROM, PUBLIC, TO, TOKEN, form, inbound, json_body, report
 
-from smsretry import Message
+from smsretry import Accepted, Dispatcher, Message
 from smsretry.callbacks.twilio import Response, TwilioCallbacks
 from smsretry.callbacks.web import asgi_app, wsgi_app
 from smsretry.core.delivery import Mark, callback_url
 from smsretry.ports import DeliveryLog
+from smsretry.senders.twilio import TwilioSender
 from smsretry.store import SQLStore
+from smsretry.testing import TwilioSimulator
 
 SERVERS = {
     "wsgi": lambda log: served_by_wsgi(validator(wsgi_app(log))),
@@ -102,6 +104,32 @@ def test_headers_are_known_in_any_case(port: int) -> None:
 )
 def test_what_is_no_callback_is_answered_as_such(port: int, change: Callable[..., Any], status: int) -> None:
     assert asked(port, *change(*form(report("sent")))).status == status
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_text_is_sent_and_reported_through_a_proxy(server: str, store: SQLStore) -> None:
+    with (
+        SERVERS[server](TwilioCallbacks(TOKEN, PUBLIC, store)) as port,
+        TwilioSimulator(auth_token=TOKEN, routes={PUBLIC: f"http://127.0.0.1:{port}"}) as twilio,
+    ):
+        url = f"{PUBLIC}/sms?kept=a+b&empty="
+        account = (twilio.account_sid, TOKEN)
+        sender = TwilioSender(*account, from_number=FROM, base_url=twilio.url, status_callback_url=url)
+        twilio.script_fate("undelivered", 30003)
+        outcome = Dispatcher(sender, journal=store).attempt(Message(TO, "Hello.", id=f"sent {server} é"))
+        sender.close()
+        assert isinstance(outcome, Accepted)
+        assert twilio.drain()
+        assert {callback.answer for callback in twilio.callbacks} == {204}
+    record = store.message(f"sent {server} é")
+    assert record is not None
+    assert (record.delivery, record.delivery_code) == ("undelivered", "30003")
+
+
+def test_a_path_of_which_a_proxy_cuts_off_a_part_is_checked_whole(store: SQLStore) -> None:
+    method, _, headers, body = form(report("sent"), "/shop/sms?a=b")
+    for public_url, status in {f"{PUBLIC}/shop": 204, f"{PUBLIC}/shop/": 204, PUBLIC: 403}.items():
+        assert TwilioCallbacks(TOKEN, public_url, store).handle(method, "/sms?a=b", headers, body).status == status
 
 
 class Away:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from smsretry.core.delivery import Received
@@ -53,8 +53,7 @@ def poll(store: CanAsk, sender: CanFetch, queue: CanQueue | None = None, *, limi
         for one in due:
             counted["asked"] += 1
             try:
-                report = sender.fetch(one.provider_id)
-                received = store.receive(replace(report, message_id=report.message_id or one.message_id))
+                received = store.receive(sender.fetch(one.provider_id))  # which text it is says of which round it is
             except Exception as error:  # noqa: BLE001  # whatever a client or a database raises: it is asked again
                 counted["failed"] += 1
                 _log.warning("%s could not be asked about (%s).", one.provider_id, type(error).__qualname__)

@@ -77,8 +77,11 @@ class Deliveries:
             self._writer.append(connection, _fact_of(report, row, known[0], now))
         return Received(message_id, known[0], changed, again)
 
-    def unreported(self, connection: sa.Connection, *, limit: int) -> tuple[Unreported, ...]:
-        """Take up to ``limit`` texts whose last word has not come; end those of which none will."""
+    def unreported(self, connection: sa.Connection, *, limit: int) -> tuple[int, tuple[Unreported, ...]]:
+        """Take up to ``limit`` texts whose last word has not come; return how many were due, and those to ask about.
+
+        The others have ended: those of which no word will come, and those of which it is known already.
+        """
         message, now = self._messages.c, self._writer.now(connection)
         query = (
             sa.select(self._messages, sa.literal(now, message.decided_at.type).label("now"))
@@ -89,7 +92,7 @@ class Deliveries:
         )
         rows = connection.execute(query).all()
         taken = [self._taken_up(connection, row, now) for row in sorted(rows, key=lambda row: str(row.id))]
-        return tuple(one for one in taken if one is not None)
+        return len(taken), tuple(one for one in taken if one is not None)
 
     def _taken_up(self, connection: sa.Connection, row: Any, now: datetime) -> Unreported | None:
         """Return a text that is to be asked about; apply what was kept of it, and end one that waited too long."""

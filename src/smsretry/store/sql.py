@@ -300,7 +300,10 @@ class SQLStore:
         Each is taken 15 minutes after it was accepted, and then half an hour, an hour and so on later, up to every 12
         hours; after 72 hours it has no report. What was taken is not taken again meanwhile, by whoever asks.
         """
-        return self._database.write(lambda connection: self._deliveries.unreported(connection, limit=limit))
+        while True:
+            due, taken = self._database.write(lambda connection: self._deliveries.unreported(connection, limit=limit))
+            if taken or not due:
+                return taken
 
     def suppressed(self, to: str, sender: str, /) -> Suppression | None:
         """Return the entry by which ``sender`` must not text ``to``: see `smsretry.ports.SuppressionList`."""
