@@ -15,7 +15,9 @@ from rich.text import Text
 import smsretry as package
 from smsretry.cli.ending import end_as_by_hand
 from smsretry.cli.hand_over import cancel, recover, requeue
+from smsretry.cli.reconcile import reconcile
 from smsretry.cli.send import send
+from smsretry.cli.suppressed import suppressed
 from smsretry.core.failure import FailureKind
 from smsretry.core.policy import RetryPolicy
 
@@ -28,7 +30,7 @@ def smsretry() -> None:
     """Send each text once, and see why each retry happened."""
 
 
-for _command in (send, recover, requeue, cancel):
+for _command in (send, recover, requeue, cancel, reconcile, suppressed):
     smsretry.add_command(_command)
 
 
@@ -99,8 +101,8 @@ def schedule(
 @click.option("--store", "url", default="sqlite:///sms.db", show_default=True, help="The database's URL.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
 def show(message_id: str, url: str, as_json: bool) -> None:  # noqa: FBT001  # click passes options by name
-    """Show each attempt of MESSAGE_ID, and why it was tried again."""
-    from smsretry.cli.show import history_of, history_table, standing_of
+    """Show what happened to MESSAGE_ID, and why it was tried again."""
+    from smsretry.cli.show import delivery_of, history_of, history_table, standing_of
 
     record, attempts = history_of(url, message_id)
     if as_json:
@@ -109,7 +111,7 @@ def show(message_id: str, url: str, as_json: bool) -> None:  # noqa: FBT001  # c
     click.echo(message_id)
     if attempts:
         Console().print(history_table(attempts))
-    click.echo(standing_of(record))
+    click.echo(" ".join(filter(None, (standing_of(record), delivery_of(record)))))
 
 
 @smsretry.command(context_settings={"ignore_unknown_options": True}, add_help_option=False)

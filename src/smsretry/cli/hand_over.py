@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import json
 import os
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from smsretry.cli.options import EVERY, JSON, STORE
+from smsretry.cli.repeating import repeat
 from smsretry.core.failure import FailureKind
 
 if TYPE_CHECKING:
@@ -24,8 +24,6 @@ _MENDABLE: Final = (FailureKind.AUTH, FailureKind.ACCOUNT, FailureKind.SENDER_CO
 _LOST_AFTER_S: Final = 86_400.0
 """That of `smsretry.store.SQLStore`."""
 
-_STORE = click.option("--store", "url", default="sqlite:///sms.db", show_default=True, help="The database's URL.")
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _APP = click.option("--app", metavar="MODULE[:NAME]", help="The Celery app, as for celery -A.")
 _TASK = click.option("--task", metavar="NAME", help="The name of its task that sms_task made.")
 _CALL = click.option(
@@ -36,11 +34,11 @@ _CALL = click.option(
 
 
 @click.command()
-@_STORE
+@STORE
 @_APP
 @_TASK
 @_CALL
-@click.option("--every", "every_s", type=click.FloatRange(min=0, min_open=True), help="Again and again, in seconds.")
+@EVERY
 @click.option(
     "--grace", "grace_s", default=60.0, show_default=True, type=click.FloatRange(1), help="Seconds past their time."
 )
@@ -52,7 +50,7 @@ _CALL = click.option(
     type=click.FloatRange(1),
     help="Seconds past its time when a message whose text was not kept is given up.",
 )
-@_JSON
+@JSON
 def recover(
     *,
     url: str,
@@ -73,16 +71,12 @@ def recover(
     from smsretry.store import recover as run
 
     queue = _queue(app, task, call)
-    with opened(url, lost_after_s=lost_after_s) as store, contextlib.suppress(KeyboardInterrupt):
-        while True:
-            _tell(_tried(store, lambda: run(store, queue, grace_s=grace_s), again_in_s=every_s), as_json=as_json)
-            if every_s is None:
-                break
-            time.sleep(every_s)
+    with opened(url, lost_after_s=lost_after_s) as store:
+        repeat(store, lambda: run(store, queue, grace_s=grace_s), _told(as_json=as_json), every_s=every_s)
 
 
 @click.command()
-@_STORE
+@STORE
 @_APP
 @_TASK
 @_CALL
@@ -90,7 +84,7 @@ def recover(
 @click.option(
     "--kind", required=True, type=click.Choice([kind.value for kind in _MENDABLE]), help="What they failed with."
 )
-@_JSON
+@JSON
 def requeue(
     *,
     url: str,
@@ -111,12 +105,12 @@ def requeue(
     queue = _queue(app, task, call)
     with opened(url) as store:
         _check_campaign(store, campaign)
-        _tell(_tried(store, lambda: run(store, queue, campaign=campaign or None, kind=kind)), as_json=as_json)
+        repeat(store, lambda: run(store, queue, campaign=campaign or None, kind=kind), _told(as_json=as_json))
 
 
 @click.command(short_help="Take back MESSAGE_ID, unless it has ended.")
 @click.argument("message_id")
-@_STORE
+@STORE
 def cancel(message_id: str, url: str) -> None:
     """Take back MESSAGE_ID, unless it has ended: nobody begins to send it any more."""
     from smsretry.cli.show import no_message, opened
@@ -141,21 +135,6 @@ def _check_campaign(store: SQLStore, campaign: str) -> None:
     if store.campaign_summary(campaign or None).planned == 0:
         what = f"campaign {campaign!r}" if campaign else "message without a campaign"
         raise click.ClickException(f"There is no {what} in {store.name}. Check the --campaign and the --store.")
-
-
-def _tried(store: SQLStore, work: Callable[[], Recovered], *, again_in_s: float | None = None) -> Recovered | None:
-    """Return what ``work`` did; where the database fails, None if it is tried again, else an error."""
-    from smsretry.cli.show import fault_of
-
-    try:
-        return work()
-    except Exception as error:
-        why = fault_of(store, error)
-        if again_in_s is None:
-            msg = f"{why} Check the --store. What was not queued yet stays as it is: run it again."
-            raise click.ClickException(msg) from error
-        click.echo(f"{why} Next try in {again_in_s:g} s.", err=True)
-        return None
 
 
 def _queue(app: str | None, task: str | None, call: str | None) -> Any:
@@ -208,9 +187,11 @@ def _task_of(app: Any, name: str) -> Any:
     return app.tasks[name]
 
 
-def _tell(done: Recovered | None, *, as_json: bool) -> None:
-    if done is None:
-        return
+def _told(*, as_json: bool) -> Callable[[Recovered], None]:
+    return lambda done: _tell(done, as_json=as_json)
+
+
+def _tell(done: Recovered, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(asdict(done)))
     else:

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import click
 from rich.table import Column, Table
@@ -15,6 +15,10 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from smsretry.errors import ConfigurationError
 from smsretry.store import MessageRecord, MessageState, SQLStore
+
+_ATTEMPT: Final = ("kind", "code", "reason", "detail")
+_REPORT: Final = ("reason", "kind", "code")
+"""What is told of each, in this order."""
 
 
 def history_of(url: str, message_id: str) -> tuple[MessageRecord, list[dict[str, Any]]]:
@@ -39,7 +43,8 @@ def history_table(attempts: list[dict[str, Any]]) -> Table:
     headings = ("round", "attempt") if rounds != {1} else ("attempt",)
     table = Table(Column("at (UTC)", no_wrap=True), *headings, "what happened", "why", "next")
     for attempt in attempts:
-        why = " ".join(str(attempt[name]) for name in ("kind", "code", "reason", "detail") if attempt.get(name))
+        names = _REPORT if attempt["outcome"] == "reported" else _ATTEMPT
+        why = " ".join(str(attempt[name]) for name in names if attempt.get(name))
         wait = f"in {attempt['delay_s']:g} s" if attempt.get("delay_s") is not None else "–"
         counts = (str(attempt[heading]) for heading in headings)
         table.add_row(*map(Text, (attempt["at"][:19], *counts, str(attempt["outcome"]), why or "–", wait)))
@@ -58,6 +63,25 @@ def standing_of(record: MessageRecord) -> str:
     if record.started_at is None:
         return f"It is pending: planned for {_time(record.due or record.decided_at)}, and no attempt has ended."
     return f"It is pending: due at {_time(record.due or record.decided_at)}."
+
+
+def delivery_of(record: MessageRecord) -> str:
+    """Say in a sentence or two what was reported of a message's text; '' where there is nothing to say."""
+    told: list[str] = []
+    if record.state is MessageState.ACCEPTED:
+        told.append(_reported(record))
+    if record.delivery_retries:
+        told.append(f"Retries after a delivery failure: {record.delivery_retries}.")
+    return " ".join(told)
+
+
+def _reported(record: MessageRecord) -> str:
+    if record.delivery is None or record.delivery_at is None:
+        return "Nothing was reported of it yet."
+    if record.delivery == "no_report":
+        return "The provider's last word never came."
+    why = " ".join(filter(None, (record.delivery_kind, record.delivery_code)))
+    return f"It was reported as {record.delivery}{f' ({why})' if why else ''}, at {_time(record.delivery_at)}."
 
 
 def _time(moment: datetime) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -317,6 +317,14 @@ class SQLStore:
     def lift(self, to: str, sender: str, /) -> bool:
         """Take the entry of this very number and sender off the list; False where there is none."""
         return self._database.write(lambda connection: self._suppressions.remove(connection, to, sender))
+
+    def suppressions(self, to: str | None = None) -> Iterator[Suppression]:
+        """Yield the list of who must not be texted, by number and sender; with ``to`` the entries of this number.
+
+        It reads the database until it has yielded the last one.
+        """
+        with self._database.reading() as connection:
+            yield from self._suppressions.all(connection, to)
 
     def import_suppressions(self, source: str | os.PathLike[str] | TextIO) -> Imported:
         """Put every line of a CSV file on the list of who must not be texted.

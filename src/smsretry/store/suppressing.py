@@ -61,9 +61,12 @@ class Suppressions:
         gone = connection.execute(sa.delete(self._table).where(row.recipient == to, row.sender == sender))
         return gone.rowcount > 0
 
-    def all(self, connection: sa.Connection) -> Iterator[Suppression]:
-        """Yield every entry, by number and sender, without holding them all in memory."""
-        rows = sa.select(self._table).order_by(self._table.c.recipient, self._table.c.sender)
+    def all(self, connection: sa.Connection, to: str | None = None) -> Iterator[Suppression]:
+        """Yield every entry, or those of one number, by number and sender, without holding them all in memory."""
+        kept = self._table.c
+        rows = sa.select(self._table).order_by(kept.recipient, kept.sender)
+        if to is not None:
+            rows = rows.where(kept.recipient == to)
         for row in connection.execute(rows, execution_options={"yield_per": _BATCH}):
             yield _entry(row)
 

@@ -1,0 +1,203 @@
+"""The commands about what comes after acceptance: reports that never came, and who must not be texted."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from tests.store.clock import pass_time
+
+from smsretry import Accepted, Dispatcher, Message
+from smsretry.cli.commands import smsretry
+from smsretry.core.delivery import DeliveryRetries
+from smsretry.core.suppression import Suppression
+from smsretry.senders.twilio import TwilioSender
+from smsretry.store import SQLStore
+from smsretry.testing import TwilioSimulator
+
+TO, OTHER = "+14155550123", "+14155550199"
+FROM = "+15005550006"
+NO_ACCOUNT = {name: None for name in os.environ if name.startswith("TWILIO_")}
+A_QUARTER_OF_AN_HOUR_S = 901
+
+
+@pytest.fixture
+def twilio() -> Iterator[TwilioSimulator]:
+    with TwilioSimulator() as running:
+        yield running
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SQLStore]:
+    retries = DeliveryRetries(codes={"30003"})
+    with SQLStore(f"sqlite:///{tmp_path / 'sms.db'}", delivery_retries=retries) as opened:
+        opened.create_tables()
+        yield opened
+
+
+def account(twilio: TwilioSimulator) -> dict[str, str]:
+    own = {"TWILIO_ACCOUNT_SID": twilio.account_sid, "TWILIO_AUTH_TOKEN": twilio.auth_token}
+    return own | {"TWILIO_BASE_URL": twilio.url}
+
+
+def said(store: SQLStore, *words: str, code: int = 0, given: str | None = None, **env: str) -> str:
+    """Run a command on ``store``, and return what it says on one line."""
+    done: Result = CliRunner().invoke(
+        smsretry, [*words, "--store", store.name], input=given, env={**NO_ACCOUNT, "COLUMNS": "160", **env}
+    )
+    assert done.exit_code == code, done.output
+    return " ".join(done.output.split())
+
+
+def sent(store: SQLStore, twilio: TwilioSimulator, status: str, error: int | None = None) -> None:
+    """Send a text that comes to ``status``, and of which no report comes."""
+    twilio.script_fate(status, error)
+    sender = TwilioSender(twilio.account_sid, twilio.auth_token, from_number=FROM, base_url=twilio.url)
+    message = Message(TO, "Your table is ready.", id="spring:1", campaign="spring")
+    assert isinstance(Dispatcher(sender, journal=store).attempt(message), Accepted)
+    sender.close()
+    assert twilio.drain()
+    pass_time(store, A_QUARTER_OF_AN_HOUR_S)
+
+
+def test_what_no_report_told_is_asked_and_shown(store, twilio):
+    sent(store, twilio, "delivered")
+    assert "It is accepted" in said(store, "show", "spring:1")
+    assert "Nothing was reported of it yet." in said(store, "show", "spring:1")
+    told = said(store, "reconcile", **account(twilio))
+    assert told == "1 asked about, 1 of them have their last word, 0 could not be asked about."
+    shown = said(store, "show", "spring:1")
+    assert "It was reported as delivered, at " in shown
+    assert "│ reported │ delivered │" in shown
+    assert json.loads(said(store, "reconcile", "--json", **account(twilio))) == {"asked": 0, "final": 0, "failed": 0}
+
+
+def test_a_text_that_did_not_arrive_says_why(store, twilio):
+    sent(store, twilio, "undelivered", 30005)
+    said(store, "reconcile", **account(twilio))
+    shown = said(store, "show", "spring:1")
+    assert "It was reported as undelivered (invalid_number 30005), at " in shown
+    assert "│ undelivered invalid_number 30005 │" in shown
+    assert TO not in shown
+
+
+def test_a_text_is_sent_anew_only_where_the_command_is_told_so(store, twilio):
+    sent(store, twilio, "undelivered", 30003)
+    said(store, "reconcile", "--retry-code", "30003", "--retry-code", "30001", **account(twilio))
+    assert "It is pending: due at " in said(store, "show", "spring:1")
+    assert "Retries after a delivery failure: 1." in said(store, "show", "spring:1")
+
+
+def test_a_text_that_is_not_to_be_sent_anew_is_not(store, twilio):
+    sent(store, twilio, "undelivered", 30003)
+    said(store, "reconcile", **account(twilio))
+    assert "It was reported as undelivered (unreachable 30003)" in said(store, "show", "spring:1")
+
+
+def test_a_text_whose_last_word_never_came_says_so(store, twilio):
+    sent(store, twilio, "sent")
+    pass_time(store, 80 * 3_600)
+    assert said(store, "reconcile", **account(twilio)).startswith("0 asked about")
+    assert "The provider's last word never came." in said(store, "show", "spring:1")
+
+
+def test_a_code_after_which_no_retry_helps_is_refused(store, twilio):
+    told = said(store, "reconcile", "--retry-code", "30005", code=1, **account(twilio))
+    assert "30005" in told
+
+
+def test_an_account_that_is_not_configured_is_told_before_anybody_is_asked(store, twilio):
+    sent(store, twilio, "delivered")
+    assert "TWILIO_ACCOUNT_SID is missing" in said(store, "reconcile", code=1)
+    assert twilio.gets == 0
+
+
+def test_reconcile_goes_on_until_it_is_interrupted(store, twilio):
+    sent(store, twilio, "delivered")
+    words = ("reconcile", "--every", "0.05", "--store", store.name)
+    command = [sys.executable, "-c", "from smsretry.cli import main; main()", *words]
+    env = {**os.environ, **account(twilio)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline().startswith("1 asked about, 1 of them")
+        assert running.stdout.readline().startswith("0 asked about")
+        running.send_signal(signal.SIGINT)
+        assert running.wait(timeout=10) == 0
+
+
+def test_a_number_is_put_on_the_list_and_taken_off_without_being_shown(store):
+    told = [
+        said(store, "suppressed", "add", TO),
+        said(store, "suppressed", "add", TO, "--sender", FROM, "--reason", "refused"),
+        said(store, "suppressed", "add", OTHER, "--sender", "MG1"),
+        said(store, "suppressed", "list"),
+        said(store, "suppressed", "list", TO),
+        said(store, "suppressed", "remove", TO),
+        said(store, "suppressed", "remove", TO, code=1),
+    ]
+    assert told[0] == "***23 is on the list, for every sender."
+    assert told[1] == "***23 is on the list, for ***06."
+    assert "***99 MG1 opted_out" in told[3]
+    assert told[3].endswith("3 entries.")
+    assert "***23 ***06 refused" in told[4]
+    assert told[4].endswith("2 entries.")
+    assert told[5] == "***23 is off the list, for every sender."
+    assert "There is no entry of ***23 for every sender." in told[6]
+    assert not any(number.lstrip("+") in line for number in (TO, OTHER, FROM) for line in told)
+    assert store.suppressed(TO, FROM) is not None
+    assert store.suppressed(TO, "another") is None
+
+
+def test_a_list_is_imported_and_exported_whole(store, tmp_path):
+    file = tmp_path / "list.csv"
+    file.write_text(f"to,sender,code\n{TO},,\n{OTHER},MG1,21610\n", "utf-8-sig")
+    assert said(store, "suppressed", "import", str(file)) == "2 added, 0 known already."
+    assert said(store, "suppressed", "import", "-", given=f"to\n{TO}\n+14155550100\n") == "1 added, 1 known already."
+    assert TO in said(store, "suppressed", "export", "-")
+    assert said(store, "suppressed", "export", str(tmp_path / "all.csv")) == "3 written."
+    again = SQLStore("sqlite://")
+    with again:
+        assert again.import_suppressions(tmp_path / "all.csv").added == 3
+        found = again.suppressed(OTHER, "MG1")
+    assert found is not None
+    assert found.code == "21610"
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [(b"number\n1\n", "must name columns"), (b"to,since\n+14155550123,x\n", "Line 2"), (b"to\n\xff\n", "not UTF-8")],
+)
+def test_a_file_that_is_no_list_is_refused_with_what_is_wrong(store, tmp_path, content: bytes, why: str):
+    (tmp_path / "list.csv").write_bytes(content)
+    told = said(store, "suppressed", "import", str(tmp_path / "list.csv"), code=1)
+    assert why in told
+    assert "list.csv" in told
+    assert "4155550123" not in told
+    assert list(store.suppressions()) == []
+
+
+def test_what_is_no_number_is_not_put_on_the_list(store):
+    assert "to must be a number" in said(store, "suppressed", "add", "", code=1)
+
+
+@pytest.mark.parametrize("words", [("list",), ("add", TO), ("remove", TO), ("export", "-")])
+def test_no_command_makes_a_database(words, tmp_path):
+    with SQLStore(f"sqlite:///{tmp_path / 'misspelt.db'}") as nowhere:
+        assert "There is no database" in said(nowhere, "suppressed", *words, code=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_list_is_read_by_number_and_sender(store):
+    entries = [Suppression(to=TO), Suppression(to=TO, sender="MG1"), Suppression(to=OTHER)]
+    for entry in reversed(entries):
+        store.suppress(entry)
+    assert [(one.to, one.sender) for one in store.suppressions()] == [(one.to, one.sender) for one in entries]
+    assert len(list(store.suppressions(TO))) == 2
+    assert list(store.suppressions("+1")) == []
