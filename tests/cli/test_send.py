@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 from tests.store.clock import pass_time
 
 from smsretry.cli.commands import smsretry
+from smsretry.core.suppression import Suppression
 from smsretry.store import SQLStore
 from smsretry.testing import TwilioSimulator
 from smsretry.testing.simulator import Refused
@@ -169,6 +170,19 @@ def test_what_is_not_accepted_is_told_and_bad_rows_are_left_out(tmp_path: Path, 
     with SQLStore(f"sqlite:///{tmp_path / 'sms.db'}") as store:
         summary = store.campaign_summary("spring")
     assert (summary.sent, summary.failed, summary.skipped, summary.planned) == (4, 1, 1, 6)
+
+
+def test_who_must_not_be_texted_is_not(tmp_path: Path, twilio: TwilioSimulator) -> None:
+    twilio.always("opted_out", to="+14155550002")
+    file = listed(tmp_path, "+14155550001,A", "+14155550002,B", *ROWS[100:110])
+    with SQLStore(f"sqlite:///{tmp_path / 'sms.db'}") as store:
+        store.suppress(Suppression(to="+14155550001"))
+        done = sent(twilio, *arguments(file), code=3)
+        assert "suppressed │ 1" in " ".join(done.stdout.split())
+        assert twilio.texts_to("+14155550001") == []
+        assert store.suppressed("+14155550002", "+15005550006") is not None
+        summary = store.campaign_summary("spring")
+    assert (summary.sent, summary.failed, summary.suppressed, summary.planned) == (10, 1, 1, 12)
 
 
 def test_a_campaign_that_is_killed_and_stopped_goes_on_and_texts_each_once(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def carry_out(console: Console, order: Order, store: str, *, ask: Callable[[], N
         plan_several(contacts, journal, known, order.survey)
         end_as_by_hand()
         try:
-            done = send_all(console, order, known, AsyncDispatcher(sender, journal=journal))
+            done = send_all(console, order, known, AsyncDispatcher(sender, journal=journal, suppression=journal))
         except KeyboardInterrupt:
             _tell_how_to_go_on()
             return INTERRUPTED

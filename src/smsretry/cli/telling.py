@@ -45,7 +45,7 @@ def print_result(console: Console, store: SQLStore, campaign: str) -> None:
     table.add_row("failed", f"{summary.failed:,}")
     for cause in store.failure_reasons(campaign):
         table.add_row(Text(f"  {cause.kind} {cause.code or ''} ({cause.reason})"), f"{cause.count:,}")
-    for what in ("expired", "unknown", "canceled", "skipped", "pending"):
+    for what in ("expired", "unknown", "canceled", "suppressed", "skipped", "pending"):
         if count := getattr(summary, what):
             table.add_row(what, f"{count:,}")
     table.add_row("retries", f"{summary.retried:,}")
