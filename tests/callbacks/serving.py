@@ -6,7 +6,9 @@ import contextlib
 import socket
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from http.client import HTTPConnection, HTTPResponse
+from http.server import HTTPServer
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
@@ -14,14 +16,30 @@ import uvicorn
 
 
 class Quiet(WSGIRequestHandler):
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # its name
         """Say nothing."""
 
 
-@contextlib.contextmanager
-def served_by_wsgi(app: Any) -> Iterator[int]:
+def served_by_wsgi(app: Any) -> AbstractContextManager[int]:
     """Serve a WSGI application with the server of the standard library, and return its port."""
-    with make_server("127.0.0.1", 0, app, server_class=WSGIServer, handler_class=Quiet) as server:
+    return running(make_server("127.0.0.1", 0, app, server_class=WSGIServer, handler_class=Quiet))
+
+
+def served_by_werkzeug(app: Any) -> AbstractContextManager[int]:
+    """Serve a WSGI application with Flask's own server, which tells the target of a request as it came."""
+    from werkzeug.serving import WSGIRequestHandler as Handler
+    from werkzeug.serving import make_server as make
+
+    class QuietHandler(Handler):
+        def log(self, type: str, message: str, *args: Any) -> None:  # noqa: A002  # its name
+            """Say nothing."""
+
+    return running(make("127.0.0.1", 0, app, request_handler=QuietHandler))
+
+
+@contextlib.contextmanager
+def running(server: HTTPServer) -> Iterator[int]:
+    with server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:

@@ -1,4 +1,8 @@
-"""Serve callbacks as a WSGI or an ASGI application of their own, alone or mounted in another one."""
+"""Serve callbacks over WSGI or ASGI: as an application of their own, or out of a view of any web framework.
+
+`wsgi_path_and_query` and `asgi_path_and_query` tell a view what was asked for, letter by letter as it came: that is
+what is signed, and what a framework shows is decoded.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from http import HTTPStatus
 from typing import Any, Final, Protocol
 from urllib.parse import quote
 
-__all__ = ["Handler", "asgi_app", "wsgi_app"]
+__all__ = ["Handler", "asgi_app", "asgi_path_and_query", "wsgi_app", "wsgi_path_and_query"]
 
 _MOST_BYTES: Final = 1_048_576
 """More of a body is not read: a handler refuses far less."""
@@ -45,7 +49,8 @@ def wsgi_app(callbacks: Handler) -> WSGIApp:
 
     def app(environ: MutableMapping[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         body = environ["wsgi.input"].read(_size(environ))
-        answer = callbacks.handle(str(environ["REQUEST_METHOD"]), _asked(environ), _headers(environ), body)
+        asked = wsgi_path_and_query(environ)
+        answer = callbacks.handle(str(environ["REQUEST_METHOD"]), asked, _headers(environ), body)
         start_response(f"{answer.status} {HTTPStatus(answer.status).phrase}", list(answer.headers))
         return [answer.body]
 
@@ -65,9 +70,7 @@ def asgi_app(callbacks: Handler) -> ASGIApp:
             raise ValueError(msg)
         body = await _body(receive)
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        raw: bytes = scope.get("raw_path") or quote(scope["path"], safe=_SAFE).encode()
-        query: bytes = scope.get("query_string") or b""
-        asked = raw.partition(b"?")[0].decode("latin-1") + ("?" + query.decode("latin-1") if query else "")
+        asked = asgi_path_and_query(scope)
         answer = await asyncio.to_thread(callbacks.handle, scope["method"], asked, headers, body)
         told = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers]
         await send({"type": "http.response.start", "status": answer.status, "headers": told})
@@ -76,8 +79,8 @@ def asgi_app(callbacks: Handler) -> ASGIApp:
     return app
 
 
-def _asked(environ: Mapping[str, Any]) -> str:
-    """Return the path and query as they came, where the server tells; else quoted again as Twilio quotes them."""
+def wsgi_path_and_query(environ: Mapping[str, Any]) -> str:
+    """Return the path and query of a request as they came, where the server tells; else the path is quoted again."""
     for name in ("RAW_URI", "REQUEST_URI"):
         raw = environ.get(name)
         if isinstance(raw, str) and raw.startswith("/"):
@@ -85,6 +88,13 @@ def _asked(environ: Mapping[str, Any]) -> str:
     path = f"{environ.get('SCRIPT_NAME', '')}{environ.get('PATH_INFO', '')}"
     query = environ.get("QUERY_STRING")
     return quote(path.encode("latin-1"), safe=_SAFE) + (f"?{query}" if query else "")
+
+
+def asgi_path_and_query(scope: Mapping[str, Any]) -> str:
+    """Return the path and query of a request as they came, where the server tells; else the path is quoted again."""
+    raw: bytes = scope.get("raw_path") or quote(scope["path"], safe=_SAFE).encode()
+    query: bytes = scope.get("query_string") or b""
+    return raw.partition(b"?")[0].decode("latin-1") + ("?" + query.decode("latin-1") if query else "")
 
 
 def _size(environ: Mapping[str, Any]) -> int:
