@@ -17,7 +17,6 @@ from tests.store.clock import pass_time
 from smsretry import Accepted, Dispatcher, Message
 from smsretry.cli.commands import smsretry
 from smsretry.core.delivery import DeliveryRetries
-from smsretry.core.suppression import Suppression
 from smsretry.senders.twilio import TwilioSender
 from smsretry.store import SQLStore
 from smsretry.testing import TwilioSimulator
@@ -192,12 +191,3 @@ def test_no_command_makes_a_database(words, tmp_path):
     with SQLStore(f"sqlite:///{tmp_path / 'misspelt.db'}") as nowhere:
         assert "There is no database" in said(nowhere, "suppressed", *words, code=1)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_the_list_is_read_by_number_and_sender(store):
-    entries = [Suppression(to=TO), Suppression(to=TO, sender="MG1"), Suppression(to=OTHER)]
-    for entry in reversed(entries):
-        store.suppress(entry)
-    assert [(one.to, one.sender) for one in store.suppressions()] == [(one.to, one.sender) for one in entries]
-    assert len(list(store.suppressions(TO))) == 2
-    assert list(store.suppressions("+1")) == []

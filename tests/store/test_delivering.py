@@ -255,6 +255,17 @@ def test_two_pollers_do_not_ask_twice(store: SQLStore) -> None:
     assert store.unreported() == ()
 
 
+def test_texts_that_end_without_a_report_hold_up_no_others(store: SQLStore) -> None:
+    for number in range(3):
+        sent(store, f"old{number}", f"SMold{number}")
+    pass_time(store, 80 * 3_600)
+    sent(store)
+    pass_time(store, 16 * 60)
+    assert [one.message_id for one in store.unreported(limit=2)] == ["m"]
+    assert figures(store) == {"sent": 4, "no_report": 3}
+    assert store.unreported(limit=2) == ()
+
+
 def test_retries_that_are_none_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="delivery_retries"):
         SQLStore("sqlite://", delivery_retries={"30003"})  # type: ignore[arg-type]

@@ -38,6 +38,15 @@ def test_the_first_entry_stays_and_is_lifted_once(store: SQLStore) -> None:
     assert [store.lift(TO, "MG1"), store.lift(TO, "MG1"), store.suppressed(TO, "MG1")] == [True, False, None]
 
 
+def test_the_list_is_read_by_number_and_sender(store: SQLStore) -> None:
+    entries = [Suppression(to=TO), Suppression(to=TO, sender="MG1"), Suppression(to="+14155550199")]
+    for entry in reversed(entries):
+        store.suppress(entry)
+    assert [(one.to, one.sender) for one in store.suppressions()] == [(one.to, one.sender) for one in entries]
+    assert len(list(store.suppressions(TO))) == 2
+    assert list(store.suppressions("+1")) == []
+
+
 def test_what_is_exported_can_be_imported_again(store: SQLStore, tmp_path: Path) -> None:
     entries = [Suppression(to=TO, sender="MG1", code="21610", since=THEN), Suppression(to="+14155550199", since=THEN)]
     for entry in entries:
