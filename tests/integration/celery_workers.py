@@ -113,3 +113,15 @@ def on_files(folder: Path) -> dict[str, Any]:
 def on_redis(url: str, **transport_options: Any) -> dict[str, Any]:
     """Return the configuration of a Redis that is broker and result backend."""
     return {"broker_url": url, "broker_transport_options": transport_options, "result_backend": url}
+
+
+def on_quorum_queues(url: str, folder: Path) -> dict[str, Any]:
+    """Return the configuration of a RabbitMQ whose quorum queues hold what waits, with results in SQLite."""
+    return {
+        "broker_url": url,
+        "broker_transport_options": {"confirm_publish": True},
+        "task_default_queue": f"texts-{uuid.uuid4().hex}",
+        "task_default_queue_type": "quorum",
+        "task_default_exchange_type": "topic",  # a direct one would leave waits to the workers
+        "result_backend": f"db+sqlite:///{folder / 'results.sqlite'}",
+    }

@@ -14,7 +14,7 @@ from smsretry.adapters.celery import deliver, recover_elsewhere, sms_task
 from smsretry.testing.adapter_contract import Site
 
 settings = json.loads(os.environ["SMSRETRY_TEST_CELERY"])
-site = Site(settings["folder"])
+site = Site(settings["folder"], settle_after_s=2.5)  # more than a broker adds to a wait
 
 app = Celery("contract")
 app.conf.update(settings["conf"])

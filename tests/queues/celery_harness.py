@@ -1,35 +1,34 @@
-"""The contract of adapters, kept by Celery with a real worker on a broker of files."""
+"""Hold Celery to the contract of adapters on any broker: its worker process, and what both sides are set to."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import signal
+from abc import abstractmethod
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-import pytest
 from celery import Celery
-from tests.integration.celery_workers import on_files, only_the_worker_sends
+from tests.integration.celery_workers import only_the_worker_sends
 from tests.queues.worker_process import WorkerProcess, python
 
 from smsretry import Message
 from smsretry.adapters.celery import sms_task
-from smsretry.testing.adapter_contract import AdapterContract, AdapterHarness, Site, Trial
+from smsretry.testing.adapter_contract import AdapterHarness, Site
 
 
 class CeleryHarness(AdapterHarness):
-    name = "celery"
-    slack_s = 2.0
-    """On files Celery's timer looks only once a second."""
+    """Run a worker with ``conf``; each broker says how its waiting messages are looked at."""
 
-    def __init__(self, folder: Path) -> None:
+    pool: ClassVar[str]
+
+    def __init__(self, folder: Path, conf: dict[str, Any]) -> None:
         super().__init__(folder)
-        conf = on_files(folder)
         settings = json.dumps({"conf": conf, "folder": str(folder)})
-        app = ("-A", "tests.queues.celery_tasks", "worker", "--pool=threads", "--concurrency=4")
+        app = ("-A", "tests.queues.celery_tasks", "worker", f"--pool={self.pool}", "--concurrency=4")
         self.worker = WorkerProcess(
             folder,
             *python("celery", *app, "--loglevel=INFO", "--without-gossip", "--without-mingle"),
@@ -45,7 +44,7 @@ class CeleryHarness(AdapterHarness):
 
     @property
     def versions(self) -> dict[str, str]:
-        return {"celery": version("celery"), "kombu": version("kombu"), "broker": "files"}
+        return {"celery": version("celery"), "kombu": version("kombu"), "pool": self.pool, **self.broker()}
 
     def start(self) -> None:
         self.worker.start()
@@ -71,17 +70,23 @@ class CeleryHarness(AdapterHarness):
     def visible(self) -> str:
         return "\n".join([self.worker.log(), *self.headers()])
 
+    @abstractmethod
+    def broker(self) -> dict[str, str]:
+        """Name the broker, and its version where it has one."""
+
+    @abstractmethod
     def headers(self) -> Iterator[str]:
-        """List everything of the waiting messages but their bodies."""
-        for file in (self.folder / "queue").glob("*.msg"):
-            with contextlib.suppress(FileNotFoundError):  # the worker has taken it
-                yield json.dumps({**json.loads(file.read_text()), "body": None})
+        """List everything of the messages in the broker but their bodies."""
 
 
-@pytest.mark.integration
-class TestCelery(AdapterContract):
-    @pytest.fixture(scope="class", autouse=True)
-    @classmethod
-    def at_work(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-        with Trial(CeleryHarness(tmp_path_factory.mktemp("celery"))) as cls.trial:
-            yield
+def without_body(message: dict[str, Any]) -> str:
+    """Return what kombu writes of a message where it emulates a broker, but its body."""
+    return json.dumps({**message, "body": None})
+
+
+def inspected(app: Celery) -> Iterator[str]:
+    """List what ``celery inspect`` shows of the tasks that a worker holds."""
+    inspect = app.control.inspect(timeout=2.0, limit=1)
+    for held in (inspect.active, inspect.reserved, inspect.scheduled):
+        with contextlib.suppress(ConnectionError):
+            yield json.dumps(held(), default=str)
