@@ -46,9 +46,9 @@ def forking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
 
 @pytest.fixture(scope="module")
 def threaded_worker(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
-    """Lend a worker with threads, on a Redis that hands out again what waits for 3 seconds, with events."""
+    """Lend a worker with threads, on a Redis that hands out again what waits for 4 seconds, with events."""
     folder = tmp_path_factory.mktemp("threaded")
-    conf = on_redis(redis_url, visibility_timeout=3, global_keyprefix=f"{uuid.uuid4().hex}:")
+    conf = on_redis(redis_url, visibility_timeout=4, global_keyprefix=f"{uuid.uuid4().hex}:")
     with running_worker(TASKS, conf, folder, "--pool=threads", "--concurrency=4", "-E") as worker:
         yield worker
         gc.collect()  # a result that is collected later looks for its Redis

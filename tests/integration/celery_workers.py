@@ -111,8 +111,12 @@ def on_files(folder: Path) -> dict[str, Any]:
 
 
 def on_redis(url: str, **transport_options: Any) -> dict[str, Any]:
-    """Return the configuration of a Redis that is broker and result backend."""
-    return {"broker_url": url, "broker_transport_options": transport_options, "result_backend": url}
+    """Return the configuration of a Redis that is broker and result backend.
+
+    It looks every second for what a worker has held for too long, and not, as usual, every 100 seconds.
+    """
+    options = {"unacked_restore_interval": 1, "unacked_restore_throttle": 1, **transport_options}
+    return {"broker_url": url, "broker_transport_options": options, "result_backend": url}
 
 
 def on_quorum_queues(url: str, folder: Path) -> dict[str, Any]:
