@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from celery import Celery, Task
 from celery.app.task import Context
@@ -15,7 +15,7 @@ from smsretry.errors import ConfigurationError
 
 _log: Final = logging.getLogger("smsretry")
 
-Requeue = Task[Any, Any] | Callable[[str, Mapping[str, Any]], object]
+Requeue: TypeAlias = "Task[Any, Any] | Callable[[str, Mapping[str, Any]], object]"  # older Celery: no subscript
 """A ready task, or an application's own function of a message's id and metadata that queues it."""
 
 

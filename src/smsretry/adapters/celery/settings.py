@@ -132,7 +132,8 @@ def _problems_of_sending(task: Task[Any, Any], dispatcher: Dispatcher) -> Iterat
     yield from problems.forgotten(task.name, dispatcher)
     if dispatcher.timeout_s is not None:
         for option in ("time_limit", "soft_time_limit"):
-            yield from problems.cut_off(task.name, option, getattr(task, option), dispatcher.timeout_s)
+            limit_s = getattr(task, option) or task.app.conf[f"task_{option}"]  # older Celery has only the latter
+            yield from problems.cut_off(task.name, option, limit_s, dispatcher.timeout_s)
         yield from _handed_out_again(task, problems.held_s(dispatcher))
 
 
