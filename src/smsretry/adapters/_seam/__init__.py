@@ -27,6 +27,7 @@ from smsretry.adapters._seam.envelope import (
 from smsretry.adapters._seam.recovery import (
     CanCancel,
     CanRecover,
+    Recovery,
     Sweeper,
     check_recovery,
     is_open,
@@ -66,6 +67,7 @@ __all__ = [
     "Failed",
     "HandBack",
     "Plan",
+    "Recovery",
     "Run",
     "Source",
     "Sweeper",

@@ -108,6 +108,30 @@ class Sweeper:
             self.sweep()
 
 
+class Recovery:
+    """Keep what lets `recover` run beside the workers of one application, and whether it runs at all."""
+
+    def __init__(self) -> None:
+        self.sweepers: list[Sweeper] = []
+        self.is_elsewhere = False
+        """True where the application says that it runs elsewhere, such as in cron."""
+
+    @property
+    def is_running(self) -> bool:
+        """Say whether `recover` is known to run, here or elsewhere."""
+        return self.is_elsewhere or bool(self.sweepers)
+
+    def start(self) -> None:
+        """Start every sweeper: a worker begins."""
+        for sweeper in self.sweepers:
+            sweeper.start()
+
+    def stop(self) -> None:
+        """Stop every sweeper: a worker ends."""
+        for sweeper in self.sweepers:
+            sweeper.stop()
+
+
 async def sweep_in_loop(store: CanRecover, queue: Any, *, every_s: float, grace_s: float) -> None:
     """Run ``store.recover`` every ``every_s`` seconds in a thread, until canceled; see `recover_in_loop`."""
     import asyncio  # only whoever runs a loop pays for it
