@@ -11,8 +11,8 @@ from celery import Celery
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smsretry.adapters.celery.delays import BrokerLimits, broker_limits
-from smsretry.adapters.celery.envelope import held, limits_of, state_in
+from smsretry.adapters.celery.delays import BrokerLimits, broker_limits, limits_of
+from smsretry.adapters.celery.envelope import held, state_in
 
 DELAYS = st.floats(min_value=0.001, max_value=366 * 86_400.0)
 

@@ -6,6 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final
 
+from celery import Celery
+from celery.utils.quorum_queues import detect_quorum_queues
+
 from smsretry.adapters._seam import BrokerLimits
 
 _HANDED_OUT_AGAIN: Final[Mapping[str, tuple[str, float]]] = {
@@ -19,6 +22,19 @@ _HANDED_OUT_AGAIN: Final[Mapping[str, tuple[str, float]]] = {
 }
 _SHARE: Final = 0.5
 """The part of that time which a wait may take up; the rest is for a busy worker and the attempt itself."""
+
+
+def broker_of(app: Celery) -> tuple[str, Mapping[str, Any]]:
+    """Return the transport of ``app`` (kombu's ``driver_type``) and its options; opens no connection."""
+    with app.connection_for_write() as connection:
+        return connection.transport.driver_type, connection.transport_options or {}
+
+
+def limits_of(app: Celery) -> BrokerLimits:
+    """Return what the broker of ``app`` allows of one wait."""
+    transport, options = broker_of(app)
+    quorum, _ = detect_quorum_queues(app, transport)
+    return broker_limits(transport, options, quorum=quorum)
 
 
 def broker_limits(transport: str, options: Mapping[str, Any], *, quorum: bool = False) -> BrokerLimits:

@@ -14,7 +14,8 @@ from celery.exceptions import Reject, Retry, SoftTimeLimitExceeded
 
 from smsretry.adapters import _seam as seam
 from smsretry.adapters._seam.problems import tell_not_set_up
-from smsretry.adapters.celery.envelope import EXPIRES_HEADER, expires_of, limits_of, with_deadline
+from smsretry.adapters.celery.delays import limits_of
+from smsretry.adapters.celery.envelope import EXPIRES_HEADER, expires_of, with_deadline
 from smsretry.adapters.celery.settings import check_once
 from smsretry.core.message import Message, Receipt
 from smsretry.dispatcher import Dispatcher

@@ -9,11 +9,10 @@ from typing import Any, Final
 
 from celery import Celery
 from celery.app.task import Context
-from celery.utils.quorum_queues import detect_quorum_queues
 from celery.utils.time import maybe_iso8601, maybe_make_aware
 
 from smsretry.adapters._seam import BrokerLimits, state_in, written
-from smsretry.adapters.celery.delays import broker_limits
+from smsretry.adapters.celery.delays import limits_of
 from smsretry.core.message import Message
 from smsretry.errors import InvalidMessage
 
@@ -40,14 +39,6 @@ def moment(written: Any, app: Celery) -> datetime | None:
     """Return a time as Celery writes it as an aware one."""
     parsed = maybe_iso8601(written)
     return None if parsed is None else maybe_make_aware(parsed, app.timezone)
-
-
-def limits_of(app: Celery) -> BrokerLimits:
-    """Return what the broker of ``app`` allows of one wait; opens no connection."""
-    with app.connection_for_write() as connection:
-        driver: str = connection.transport.driver_type
-        quorum, _ = detect_quorum_queues(app, driver)
-        return broker_limits(driver, connection.transport_options or {}, quorum=quorum)
 
 
 def held(options: Mapping[str, Any], app: Celery, now: datetime) -> dict[str, Any]:

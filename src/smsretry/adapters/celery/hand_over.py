@@ -1,22 +1,18 @@
-"""Take back what was revoked, and let `recover` run beside a worker."""
+"""Take back, in the journal, what Celery has revoked."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
-from celery import Celery, Task
+from celery import Celery
 from celery.app.task import Context
 
 from smsretry.adapters import _seam as seam
 from smsretry.dispatcher import new_id
-from smsretry.errors import ConfigurationError
 
 _log: Final = logging.getLogger("smsretry")
-
-Requeue: TypeAlias = "Task[Any, Any] | Callable[[str, Mapping[str, Any]], object]"  # older Celery: no subscript
-"""A ready task, or an application's own function of a message's id and metadata that queues it."""
 
 
 def cancel_revoked(*, sender: Any, request: Context, **_: Any) -> None:
@@ -57,11 +53,3 @@ def _message_in(request: Context) -> Mapping[str, Any]:
     args, kwargs = request.args or (), request.kwargs or {}
     message = args[0] if args else kwargs.get("message")
     return message if isinstance(message, Mapping) else {}
-
-
-def sweeper(store: seam.CanRecover, queue: Requeue, *, every_s: float, grace_s: float) -> seam.Sweeper:
-    """Return what runs ``store.recover(queue)``; raise `smsretry.ConfigurationError` for what cannot."""
-    if isinstance(queue, Task) and not callable(getattr(queue, "send", None)):
-        msg = f"The task {queue.name!r} was not made by sms_task. Name a function that queues it instead."
-        raise ConfigurationError(msg)
-    return seam.Sweeper(store, queue, every_s=every_s, grace_s=grace_s)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from celery import Celery, Task, bootsteps
 
 from smsretry.adapters import _seam as seam
 from smsretry.adapters._seam import problems
-from smsretry.adapters.celery.delays import handed_out_again
+from smsretry.adapters.celery.delays import broker_of, handed_out_again
 from smsretry.dispatcher import Dispatcher
 from smsretry.errors import ConfigurationError
 
@@ -19,19 +19,13 @@ _NO_RECOVER: Final = problems.no_recover(
 )
 
 
-class Watch:
+class Watch(seam.Recovery):
     """Keep what was registered for the workers of one application."""
 
     def __init__(self) -> None:
-        self.sweepers: list[seam.Sweeper] = []
-        self.recovers_elsewhere = False
+        super().__init__()
         self.names: set[str] = set()
         """The names of the ready tasks."""
-
-    @property
-    def recovers(self) -> bool:
-        """Say whether `recover` is known to run."""
-        return self.recovers_elsewhere or bool(self.sweepers)
 
 
 class WatchStep(bootsteps.StartStopStep):
@@ -47,20 +41,16 @@ class WatchStep(bootsteps.StartStopStep):
         super().__init__(parent)
 
     def start(self, parent: Any) -> None:
-        """Warn, and start the sweepers."""
+        """Warn, and let `recover` run."""
         problems.warn(problems_of_app(parent.app))
-        for sweeper in self.watch.sweepers:
-            sweeper.start()
+        self.watch.start()
 
     def stop(self, parent: Any) -> None:
-        """End the sweepers."""
+        """Let `recover` end."""
         del parent
-        for sweeper in self.watch.sweepers:
-            sweeper.stop()
+        self.watch.stop()
 
-    def terminate(self, parent: Any) -> None:
-        """End the sweepers."""
-        self.stop(parent)
+    terminate = stop
 
 
 def watch_of(app: Celery) -> Watch:
@@ -82,7 +72,7 @@ def watch_of(app: Celery) -> Watch:
 
 def recover_elsewhere(app: Celery) -> None:
     """Say that `smsretry.store.recover` runs elsewhere (beat, cron, ``smsretry recover``), so that no worker warns."""
-    watch_of(app).recovers_elsewhere = True
+    watch_of(app).is_elsewhere = True
 
 
 def check_once(task: Task[Any, Any], dispatcher: Dispatcher) -> None:
@@ -121,7 +111,7 @@ def problems_of_app(app: Celery) -> Iterator[str]:
 
 def _unless_recovered(app: Celery, tasks: Sequence[Task[Any, Any]]) -> Iterator[str]:
     """Say what is lost of the messages of ``tasks``, which a journal knows, where nobody queues them again."""
-    if not tasks or watch_of(app).recovers:
+    if not tasks or watch_of(app).is_running:
         return
     yield _NO_RECOVER
     for task in tasks:
@@ -134,7 +124,9 @@ def _problems_of_sending(task: Task[Any, Any], dispatcher: Dispatcher) -> Iterat
         for option in ("time_limit", "soft_time_limit"):
             limit_s = getattr(task, option) or task.app.conf[f"task_{option}"]  # older Celery has only the latter
             yield from problems.cut_off(task.name, option, limit_s, dispatcher.timeout_s)
-        yield from _handed_out_again(task, problems.held_s(dispatcher))
+        option, again_s = handed_out_again(*broker_of(task.app))
+        held_s = problems.held_s(dispatcher)
+        yield from problems.handed_out_again(task.name, option, again_s, held_s, "broker_transport_options")
 
 
 def _lost_with_a_worker(task: Task[Any, Any]) -> Iterator[str]:
@@ -148,10 +140,3 @@ def _lost_with_a_worker(task: Task[Any, Any]) -> Iterator[str]:
             f"{task.name}: reject_on_worker_lost is off and no recover runs, so what a killed child process held is "
             "lost. Set reject_on_worker_lost=True, or run recover."
         )
-
-
-def _handed_out_again(task: Task[Any, Any], held_s: float) -> Iterator[str]:
-    with task.app.connection_for_write() as connection:
-        options: Mapping[str, Any] = connection.transport_options or {}
-        option, again_s = handed_out_again(connection.transport.driver_type, options)
-    yield from problems.handed_out_again(task.name, option, again_s, held_s, "broker_transport_options")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -15,7 +15,7 @@ from smsretry.adapters import _seam as seam
 from smsretry.adapters._seam.envelope import NEW
 from smsretry.adapters.celery.delivery import DispatcherSource, deliver_in, refuse_autoretry
 from smsretry.adapters.celery.envelope import held, shown
-from smsretry.adapters.celery.hand_over import Requeue, cancel_own, cancel_revoked, sweeper
+from smsretry.adapters.celery.hand_over import cancel_own, cancel_revoked
 from smsretry.adapters.celery.settings import source_of, watch_of
 from smsretry.core.message import Message
 from smsretry.core.outcome import AttemptState
@@ -24,6 +24,8 @@ from smsretry.errors import ConfigurationError, InvalidMessage, NotAccepted
 
 _TASK_ID: Final = re.compile(r"[^/\\]{1,155}")
 """What the result backends take as a key: 155 characters is the column of Celery's database backend."""
+Requeue = Callable[[str, Mapping[str, Any]], object]
+"""An application's own function of a message's id and metadata that queues it."""
 _DEFAULTS: Final[Mapping[str, Any]] = {
     "acks_late": True,
     "reject_on_worker_lost": True,
@@ -151,7 +153,7 @@ def sms_task(
 
 
 def recover_every(
-    app: Celery, store: seam.CanRecover, queue: Requeue, every_s: float = 60.0, *, grace_s: float = 60.0
+    app: Celery, store: seam.CanRecover, queue: SMSTask | Requeue, every_s: float = 60.0, *, grace_s: float = 60.0
 ) -> None:
     """Let each worker of ``app`` run ``store.recover(queue)`` every ``every_s`` seconds, in a thread of its own.
 
@@ -163,7 +165,10 @@ def recover_every(
 
     Raises `smsretry.ConfigurationError` where a time is not positive, and for a task that `sms_task` has not made.
     """
-    watch_of(app).sweepers.append(sweeper(store, queue, every_s=every_s, grace_s=grace_s))
+    if isinstance(queue, Task) and not callable(getattr(queue, "send", None)):
+        msg = f"The task {queue.name!r} was not made by sms_task. Name a function that queues it instead."
+        raise ConfigurationError(msg)
+    watch_of(app).sweepers.append(seam.Sweeper(store, queue, every_s=every_s, grace_s=grace_s))
     task_revoked.connect(cancel_own(app, store), weak=False)
 
 
