@@ -16,7 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tests.adapters.celery_runs import MESSAGE, celery_app, own_task, published, running
+from tests.adapters.celery_runs import MESSAGE, NOBODY, celery_app, own_task, published, running
 
 from smsretry import ConfigurationError, Dispatcher
 from smsretry.adapters.celery import deliver, recover_elsewhere, recover_every, sms_task
@@ -126,6 +126,67 @@ def test_without_a_journal_it_is_the_send_itself_that_must_fit_in():
     assert told(app) == ""
     app.conf.broker_transport_options = {"visibility_timeout": 8}
     assert "hands a message out again after 8 s" in told(app)
+
+
+def test_a_claim_must_fit_in_whether_or_not_the_sender_says_how_long_it_takes(store):
+    app = celery_app(broker_url=ON_REDIS, broker_transport_options={"visibility_timeout": 30})
+    recover_every(app, store, sms_task(app, Dispatcher(ScriptedSender(), journal=store), name="texts.send"))
+    assert "hands a message out again after 30 s (visibility_timeout)" in told(app)
+
+
+def test_a_consumer_timeout_of_rabbitmq_that_a_claim_may_exceed_is_told(store):
+    app = celery_app(broker_url=NOBODY, broker_transport_options={"consumer_timeout": 45})
+    recover_every(app, store, registered(app, store))
+    assert "hands a message out again after 45 s (consumer_timeout)" in told(app)
+
+
+def test_quorum_queues_whose_publishes_are_not_confirmed_are_told_for_what_waits_may_be_lost(store):
+    app = celery_app(broker_url=NOBODY, task_default_queue_type="quorum")
+    task = registered(app, store)
+    assert "Set confirm_publish to True in broker_transport_options" in told(app)
+    recover_every(app, store, task)
+    assert told(app) == ""
+
+
+def test_a_text_that_no_journal_knows_needs_confirmed_publishes_whatever_recovers_the_others(store):
+    app = celery_app(broker_url=NOBODY, task_default_queue_type="quorum")
+    recover_every(app, store, registered(app, store))
+    sms_task(app, Dispatcher(TimedSender()), name="texts.other")
+    assert "confirm_publish is off" in told(app)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"broker_transport_options": {"confirm_publish": True}, "task_default_queue_type": "quorum"},
+        {"broker_transport_options": {}},
+    ],
+    ids=["confirmed", "no quorum queue"],
+)
+def test_publishes_that_are_confirmed_or_wait_in_workers_are_told_nothing(settings):
+    app = celery_app(broker_url=NOBODY, **settings)
+    registered(app)
+    assert told(app) == ""
+
+
+def test_a_task_that_expires_is_told_for_its_texts_vanish(store):
+    app = celery_app()
+    recover_every(app, store, registered(app, store, expires=60))
+    assert "texts.send: expires is set" in told(app)
+    assert "set send_before on the message" in told(app)
+
+
+def test_a_task_of_ones_own_that_expires_is_told_at_its_first_run(caplog):
+    own = own_task(celery_app(), expires=60)
+    with caplog.at_level(logging.WARNING, "smsretry"), running(own):
+        deliver(own, Dispatcher(TimedSender()), MESSAGE)
+    assert "texts.own: expires is set" in caplog.text
+
+
+def test_a_task_that_celery_retries_when_its_child_is_lost_is_not_called_lost(store):
+    app = celery_app()
+    registered(app, store, reject_on_worker_lost=False, retry_on_worker_lost=True)
+    assert "reject_on_worker_lost" not in told(app)
 
 
 def test_a_journal_in_memory_is_told_for_other_processes_cannot_read_it():

@@ -9,7 +9,7 @@ from celery import Celery, Task, bootsteps
 
 from smsretry.adapters import _seam as seam
 from smsretry.adapters._seam import problems
-from smsretry.adapters.celery.delays import broker_of, handed_out_again
+from smsretry.adapters.celery.delays import broker_of, handed_out_again, limits_of
 from smsretry.dispatcher import Dispatcher
 from smsretry.errors import ConfigurationError
 
@@ -103,7 +103,10 @@ def problems_of_app(app: Celery) -> Iterator[str]:
             "result_extended is on: the result backend stores the arguments of each task, number and text among them. "
             "Set result_extended to False."
         )
-    yield from _unless_recovered(app, [task for task, sends in tasks.items() if sends.is_journaled])
+    journaled = [task for task, sends in tasks.items() if sends.is_journaled]
+    yield from _unless_recovered(app, journaled)
+    if len(journaled) < len(tasks) or not watch_of(app).is_running:
+        yield from _unconfirmed(app)
     for task, sends in tasks.items():
         if sends.dispatcher is not None:
             yield from _problems_of_sending(task, sends.dispatcher)
@@ -120,13 +123,31 @@ def _unless_recovered(app: Celery, tasks: Sequence[Task[Any, Any]]) -> Iterator[
 
 def _problems_of_sending(task: Task[Any, Any], dispatcher: Dispatcher) -> Iterator[str]:
     yield from problems.forgotten(task.name, dispatcher)
+    yield from _dropped(task)
     if dispatcher.timeout_s is not None:
         for option in ("time_limit", "soft_time_limit"):
             limit_s = getattr(task, option) or task.app.conf[f"task_{option}"]  # older Celery has only the latter
             yield from problems.cut_off(task.name, option, limit_s, dispatcher.timeout_s)
-        option, again_s = handed_out_again(*broker_of(task.app))
-        held_s = problems.held_s(dispatcher)
-        yield from problems.handed_out_again(task.name, option, again_s, held_s, "broker_transport_options")
+    option, again_s = handed_out_again(*broker_of(task.app))
+    held_s = problems.held_s(dispatcher)
+    yield from problems.handed_out_again(task.name, option, again_s, held_s, "broker_transport_options")
+
+
+def _unconfirmed(app: Celery) -> Iterator[str]:
+    if limits_of(app).whole_seconds and not broker_of(app)[1].get("confirm_publish"):
+        yield (
+            "confirm_publish is off, and quorum queues hold what waits: a text with a countdown that is queued before "
+            "the first worker has run is lost without an error. Set confirm_publish to True in "
+            "broker_transport_options."
+        )
+
+
+def _dropped(task: Task[Any, Any]) -> Iterator[str]:
+    if task.expires:
+        yield (
+            f"{task.name}: expires is set, and a text that comes to a worker after it is dropped, on RabbitMQ without "
+            "a word. Leave it out and set send_before on the message, which then ends as expired."
+        )
 
 
 def _lost_with_a_worker(task: Task[Any, Any]) -> Iterator[str]:
@@ -135,7 +156,7 @@ def _lost_with_a_worker(task: Task[Any, Any]) -> Iterator[str]:
             f"{task.name}: acks_late is off and no recover runs, so what a killed worker held is lost. "
             "Set acks_late=True and reject_on_worker_lost=True, or run recover."
         )
-    elif not task.reject_on_worker_lost:
+    elif not (task.reject_on_worker_lost or getattr(task, "retry_on_worker_lost", False)):
         yield (
             f"{task.name}: reject_on_worker_lost is off and no recover runs, so what a killed child process held is "
             "lost. Set reject_on_worker_lost=True, or run recover."
