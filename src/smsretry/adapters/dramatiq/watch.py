@@ -28,21 +28,18 @@ class SMSMiddleware(Middleware):
 
     def __init__(self) -> None:
         self.tasks: list[tuple[Actor[..., Any], seam.Source[Dispatcher]]] = []
-        self.sweepers: list[seam.Sweeper] = []
-        self.recovers_elsewhere = False
+        self.recovery = seam.Recovery()
 
     def before_worker_boot(self, *_: Any, **__: Any) -> None:
         """Warn, and let `recover` run."""
         for actor, sends in self.tasks:
             if sends.dispatcher is not None:
                 check_once(actor, sends, sends.dispatcher)
-        for sweeper in self.sweepers:
-            sweeper.start()
+        self.recovery.start()
 
     def before_worker_shutdown(self, *_: Any, **__: Any) -> None:
         """Let `recover` end."""
-        for sweeper in self.sweepers:
-            sweeper.stop()
+        self.recovery.stop()
 
     def before_process_message(self, broker: Any, message: MessageProxy) -> None:
         """Keep the message that runs."""
@@ -74,12 +71,12 @@ def recover_every(
     ``queue`` is what `sms_task` returned, or a function of the id and the metadata of a message that queues it. What is
     ``grace_s`` seconds past its time is queued again; any number of workers may do it side by side.
     """
-    watch_of(broker).sweepers.append(seam.Sweeper(store, queue, every_s=every_s, grace_s=grace_s))
+    watch_of(broker).recovery.sweepers.append(seam.Sweeper(store, queue, every_s=every_s, grace_s=grace_s))
 
 
 def recover_elsewhere(broker: Broker) -> None:
     """Say that `smsretry.store.recover` runs elsewhere (cron, ``smsretry recover``), so that no worker warns."""
-    watch_of(broker).recovers_elsewhere = True
+    watch_of(broker).recovery.is_elsewhere = True
 
 
 def watch_of(broker: Broker) -> SMSMiddleware:
@@ -138,7 +135,7 @@ def _lost(actor: Actor[..., Any], dispatcher: Dispatcher) -> Iterator[str]:
             "Set max_age=None on the actor, and send_before on the message."
         )
     if dispatcher.journal is not None:
-        if not (watch.sweepers or watch.recovers_elsewhere):
+        if not watch.recovery.is_running:
             yield problems.no_recover(
                 "Call recover_every(broker, store, texts) where the task is registered. Where it runs elsewhere, such "
                 "as smsretry recover --every 60, call recover_elsewhere(broker)."
