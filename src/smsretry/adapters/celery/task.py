@@ -93,10 +93,11 @@ class SMSTask(_Base):
         With a journal `smsretry.InvalidMessage` is raised, as by `send`, inside a task for a message without an id,
         unless a ``task_id`` stands for it.
         """
-        if any(isinstance(one, Message) for one in (*(args or ()), *(kwargs or {}).values())):
+        arguments = (*(args or ()), *(kwargs or {}).values())
+        if any(isinstance(one, Message) for one in arguments):
             raise InvalidMessage("A queue carries no Message. Use send(message), or delay(message.to_dict()).")
         if options.get("task_id", *more[:1]) is None:
-            self._refuse_without_id((*(args or ()), *(kwargs or {}).values()))
+            self._refuse_without_id(arguments)
         options["argsrepr"] = repr(tuple(shown(one) for one in args or ()))
         options["kwargsrepr"] = repr({name: shown(one) for name, one in (kwargs or {}).items()})
         if not self.app.conf.task_always_eager:
