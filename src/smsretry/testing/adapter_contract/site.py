@@ -22,7 +22,7 @@ from smsretry.errors import ProviderError
 if TYPE_CHECKING:
     from smsretry.store import SQLStore
 
-POLICY: Final = RetryPolicy(max_retries=4, first_delay_s=0.2, settle_after_s=1.0)
+POLICY: Final = RetryPolicy(max_retries=4, first_delay_s=0.2, settle_after_s=2.0)
 """The policy of the checks: one retry more than the usual limit of a queue, and waits that a test can afford."""
 LEASE_S: Final = 3.0
 """How long a claim in the journal of the checks holds."""
