@@ -127,7 +127,7 @@ class Provider:
         self.known: dict[str, Tracked] = {}
         self.move = Move(Answer.TAKEN, Listing.COMPLETE, lag=0.0, duration_s=0.0, look_s=0.0, punctual=True)
         self.proof: datetime | None = None
-        """When a complete listing without the text was read in the present call."""
+        """The moment of the complete listing without the text that was read in the present call."""
         self.asked = False
 
     def send(self, message: Message, /) -> Receipt:
@@ -196,21 +196,25 @@ class AskableProvider(Provider):
         self.asked = True
         now, tracked = self._clock.now(), self.known[str(message.id)]
         self._clock.advance(self.move.look_s)
-        listed = [created for created, listed_from in tracked.taken if listed_from <= now]
         match self.move.listing:
             case Listing.COMPLETE:
-                if any(since <= created <= now for created in listed):
-                    return Found(Receipt("model", f"SM-{message.id}", now))
-                self.proof = now
-                return NotSeen(now)
+                return self._listed(tracked, since, now)
             case Listing.STALE:
-                return NotSeen(now - timedelta(days=2))
+                return self._listed(tracked, since, now - timedelta(days=2))
             case Listing.REFUSED:
                 return CannotTell("403")
             case Listing.BROKEN:
                 raise ConnectionResetError
             case _ as unreachable:
                 assert_never(unreachable)
+
+    def _listed(self, tracked: Tracked, since: datetime, as_of: datetime) -> LookUp:
+        """Say what a complete listing of this moment shows."""
+        listed = [created for created, listed_from in tracked.taken if listed_from <= as_of]
+        if any(since <= created <= as_of for created in listed):
+            return Found(Receipt("model", f"SM-{tracked.message.id}", as_of))
+        self.proof = as_of
+        return NotSeen(as_of)
 
 
 class Sending(RuleBasedStateMachine):

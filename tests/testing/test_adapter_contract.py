@@ -26,7 +26,9 @@ class ThreadHarness(AdapterHarness):
     """Be a queue in memory whose worker is a thread, so that there is nothing to kill; each mutant breaks a part."""
 
     name = "thread"
-    patience_s = 6.0
+    patience_s = 8.0
+    slack_s = 2.5
+    """All mutants are tried at once, in one process."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -75,7 +77,7 @@ class ThreadHarness(AdapterHarness):
         return kind, json.loads(body)
 
     def work(self) -> None:
-        while not self.ended.wait(0.005):
+        while not self.ended.wait(0.01):
             while (job := self.take()) is not None:
                 self.run(*job)
 
@@ -107,7 +109,7 @@ class ThreadHarness(AdapterHarness):
 
 class Early(ThreadHarness):
     def put(self, kind, body, delay_s):
-        return super().put(kind, body, delay_s / 2)
+        return super().put(kind, body, delay_s / 8)
 
 
 class Late(ThreadHarness):
