@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,14 +14,15 @@ from hypothesis import strategies as st
 from tests.store.clock import pass_time
 from tests.store.conftest import emptied
 from tests.store.journeys import attempt, begin, claimed, message, miscounted, row_of
-from tests.store.told import BUSY, accepted, failed
+from tests.store.told import BUSY, NO_NUMBER, accepted, failed
 
 from smsretry import Accepted, Failure, FailureKind, GaveUp, GiveUpReason, Receipt
 from smsretry.core.claims import Claim, Ended, NotDue
 from smsretry.core.delivery import Delivery, DeliveryReport, DeliveryRetries, DeliveryStatus, Mark
 from smsretry.core.policy import RetryPolicy
+from smsretry.core.suppression import Suppression
 from smsretry.errors import ConfigurationError
-from smsretry.store import SQLStore
+from smsretry.store import CampaignSummary, SQLStore
 
 S = DeliveryStatus
 OFF = Failure.of(FailureKind.UNREACHABLE, code=30003, provider="twilio")
@@ -41,17 +43,46 @@ def sent(store: SQLStore, name: str = "m", sid: str = "SM1", **more: Any) -> Non
 def figures(store: SQLStore) -> dict[str, int]:
     """Return the figures of the campaign that are not 0, and hold them against the rows."""
     assert miscounted(store) == {}
-    summary = store.campaign_summary("spring")
-    messages = store._schema.messages.c
-    here = sa.select(messages.delivery, sa.func.count()).where(messages.state == "accepted").group_by(messages.delivery)
-    with store._database.reading() as connection:
-        found = {status or "": int(count) for status, count in connection.execute(here)}
-    arrived = sum(count for status, count in found.items() if status in {"delivered", "read"})
-    refused = sum(count for status, count in found.items() if status in {"undelivered", "failed", "canceled"})
-    assert (summary.delivered, summary.undelivered, summary.no_report) == (arrived, refused, found.get("no_report", 0))
-    assert summary.awaiting == sum(found.values()) - arrived - refused - found.get("no_report", 0)
+    summary, open_retries = check_deliveries(store)
+    assert summary.delivery_retries == summary.delivered_after_retry + summary.retries_in_vain + open_retries
     names = set(type(summary).__dataclass_fields__) - {"campaign"}
     return {name: value for name in sorted(names) if (value := getattr(summary, name))}
+
+
+def check_deliveries(store: SQLStore) -> tuple[CampaignSummary, int]:
+    """Hold the figures of deliveries against the rows; return them, and how many retries have no last word yet."""
+    summary = store.campaign_summary("spring")
+    messages = store._schema.messages.c
+    found, retries, open_retries = Counter[str](), 0, 0
+    with store._database.reading() as connection:
+        for state, delivery, made in connection.execute(
+            sa.select(messages.state, messages.delivery, messages.delivery_retries)
+        ):
+            retries += made
+            word = "pending" if state in {"pending", "unknown"} else bucket_of_word(delivery)
+            assert state == "accepted" or delivery is None
+            found[word] += state == "accepted"
+            open_retries += bool(made) and (word == "pending" or (state == "accepted" and word == "awaiting"))
+    assert (summary.delivered, summary.undelivered, summary.no_report, summary.awaiting) == (
+        found["delivered"],
+        found["undelivered"],
+        found["no_report"],
+        found["awaiting"],
+    )
+    assert summary.delivery_retries == retries
+    return summary, open_retries
+
+
+def bucket_of_word(delivery: str | None) -> str:
+    match delivery:
+        case "delivered" | "read":
+            return "delivered"
+        case "undelivered" | "failed" | "canceled":
+            return "undelivered"
+        case "no_report":
+            return "no_report"
+        case _:
+            return "awaiting"
 
 
 @pytest.fixture(params=("sqlite", pytest.param("postgresql", marks=pytest.mark.integration)))
@@ -300,3 +331,193 @@ def test_a_retry_that_waited_is_not_made_where_a_report_says_that_it_was_taken(s
     store.receive(told(S.SENT, "m", mark=Mark(1, 1, 1)))
     assert figures(store) == {"sent": 1, "retried": 1}
     assert isinstance(begin(store, message("m")), Ended)
+
+
+def test_a_second_text_takes_no_last_word_back(store: SQLStore) -> None:
+    sent(store)
+    store.receive(told(S.DELIVERED, "m", mark=Mark(1, 1, 1)))
+    store.receive(told(S.SENT, "m", sid="SM2", mark=Mark(1, 2, 2)))
+    assert figures(store) == {"sent": 1, "delivered": 1, "doubled": 1}
+    for _ in range(80):
+        pass_time(store, 3_600.0)
+        assert store.unreported() == ()
+    assert figures(store) == {"sent": 1, "delivered": 1, "doubled": 1}
+
+
+def test_who_has_no_report_is_not_asked_about_again_for_a_second_text(store: SQLStore) -> None:
+    sent(store)
+    for _ in range(2):
+        pass_time(store, 73 * 3_600.0)
+        store.unreported()
+    store.receive(told(S.SENT, "m", sid="SM2", mark=Mark(1, 2, 2)))
+    for _ in range(2):
+        pass_time(store, 73 * 3_600.0)
+        store.unreported()
+    assert figures(store) == {"sent": 1, "no_report": 1, "doubled": 1}
+
+
+def test_who_was_never_asked_about_is_asked_once_before_it_has_no_report(store: SQLStore) -> None:
+    sent(store)
+    pass_time(store, 100 * 3_600.0)
+    assert [one.provider_id for one in store.unreported()] == ["SM1"]
+    assert figures(store) == {"sent": 1}
+    pass_time(store, 3_600.0)
+    assert store.unreported() == ()
+    assert figures(store) == {"sent": 1, "no_report": 1}
+
+
+def test_reports_that_were_kept_hide_nobody_who_is_to_be_asked_about(store: SQLStore) -> None:
+    for number in range(3):
+        store.receive(told(S.DELIVERED, sid=f"SM{number}"))
+        sent(store, f"m{number}", f"SM{number}")
+    pass_time(store, 60.0)
+    sent(store, "last", "SM9")
+    pass_time(store, 16 * 60.0)
+    assert [one.message_id for one in store.unreported(limit=1)] == ["last"]
+    assert figures(store) == {"sent": 4, "delivered": 3}
+
+
+def test_counters_of_many_messages_are_moved_in_the_order_of_their_shards(store: SQLStore) -> None:
+    for number in range(40):
+        sent(store, f"m{number}", f"SM{number}")
+        store.receive(told(S.SENT, f"m{number}", sid=f"SM{number}"))
+    shards: list[int] = []
+    table = store._schema.counters.name
+
+    def note(_: Any, __: Any, statement: str, parameters: Any, *___: Any) -> None:
+        if statement.startswith(f"INSERT INTO {table}"):
+            shards.append(parameters["shard"] if isinstance(parameters, dict) else parameters[1])
+
+    engine = store._database._ready_engine()
+    sa.event.listen(engine, "before_cursor_execute", note)
+    try:
+        for _ in range(2):
+            pass_time(store, 73 * 3_600.0)
+            store.unreported()
+    finally:
+        sa.event.remove(engine, "before_cursor_execute", note)
+    assert figures(store) == {"sent": 40, "no_report": 40}
+    assert shards == sorted(set(shards))  # another one that moves counters of many can never wait for this one in turn
+
+
+def test_a_text_is_erased_when_a_report_says_that_it_was_taken(store: SQLStore) -> None:
+    claimed(store, message("m"))
+    assert row_of(store, "m").body is not None
+    store.receive(told(S.QUEUED, "m", mark=Mark(1, 1, 1)))
+    assert row_of(store, "m").body is None
+
+
+def test_a_report_that_says_nothing_new_says_so(retrying: SQLStore) -> None:
+    sent(retrying)
+    other = told(S.SENT, "m", sid="SM2", mark=Mark(1, 2, 2))
+    assert [retrying.receive(other).changed for _ in range(3)] == [True, False, False]
+    retrying.receive(told(S.UNDELIVERED, "m", code="30003", mark=Mark(1, 1, 1)))
+    earlier = told(S.SENT, "m", sid="SM1", mark=Mark(1, 1, 1))
+    assert [retrying.receive(earlier).changed for _ in range(2)] == [False, False]
+
+
+def waiting_for_its_retry(store: SQLStore, **more: Any) -> None:
+    sent(store, **more)
+    assert store.receive(told(S.UNDELIVERED, "m", code="30003", mark=Mark(1, 1, 1))).again is not None
+
+
+def refuse(store: SQLStore) -> None:
+    pass_time(store, 700.0)
+    assert isinstance(attempt(store, message("m"), NO_NUMBER), GaveUp)
+
+
+def suppress(store: SQLStore) -> None:
+    pass_time(store, 700.0)
+    store.suppress(Suppression(to=message("m").to))
+    assert attempt(store, message("m"), suppression=store) is not None
+
+
+ENDS: list[tuple[str, Callable[[SQLStore], object]]] = [
+    ("failed", refuse),
+    ("canceled", lambda store: store.cancel("m")),
+    ("suppressed", suppress),
+]
+
+
+@pytest.mark.parametrize(("state", "end"), ENDS)
+def test_a_retry_that_was_never_sent_is_in_vain(
+    retrying: SQLStore, state: str, end: Callable[[SQLStore], object]
+) -> None:
+    waiting_for_its_retry(retrying)
+    end(retrying)
+    assert figures(retrying) == {state: 1, "delivery_retries": 1, "retries_in_vain": 1}
+    assert row_of(retrying, "m").body is None
+    retrying.receive(told(S.UNDELIVERED, "m", code="30003", mark=Mark(1, 1, 1)))
+    assert figures(retrying) == {state: 1, "delivery_retries": 1, "retries_in_vain": 1}
+
+
+@pytest.mark.parametrize(("state", "end"), ENDS)
+def test_a_text_that_arrived_after_all_is_delivered_whatever_became_of_its_retry(
+    retrying: SQLStore, state: str, end: Callable[[SQLStore], object]
+) -> None:
+    waiting_for_its_retry(retrying)
+    end(retrying)
+    retrying.receive(told(S.DELIVERED, "m", mark=Mark(1, 1, 1)))
+    assert figures(retrying) == {"sent": 1, "delivered": 1}
+    record = retrying.message("m")
+    assert record is not None
+    assert (record.provider_id, record.reason, record.kind, record.detail) == ("SM1", None, None, None), state
+    answer = begin(retrying, message("m"))
+    assert isinstance(answer, Ended)
+    assert isinstance(answer.outcome, Accepted)
+
+
+def test_a_text_of_the_first_round_that_arrived_ends_the_third_too(retrying: SQLStore) -> None:
+    waiting_for_its_retry(retrying)
+    pass_time(retrying, 700.0)
+    sent(retrying, sid="SM2")
+    retrying.receive(told(S.UNDELIVERED, "m", sid="SM2", code="30003", mark=Mark(2, 1, 2)))
+    retrying.receive(told(S.DELIVERED, "m", mark=Mark(1, 1, 1)))
+    assert figures(retrying) == {"sent": 1, "delivered": 1, "delivered_after_retry": 1, "delivery_retries": 1}
+    assert retrying.overdue() == ()
+
+
+def test_a_retry_that_failed_once_and_waits_is_taken_back_too(retrying: SQLStore) -> None:
+    waiting_for_its_retry(retrying)
+    pass_time(retrying, 700.0)
+    assert attempt(retrying, message("m"), BUSY) is not None
+    retrying.receive(told(S.DELIVERED, "m", mark=Mark(1, 1, 1)))
+    assert figures(retrying) == {"sent": 1, "delivered": 1, "retried": 1}
+    assert isinstance(begin(retrying, message("m")), Ended)
+
+
+def test_a_retry_refused_for_the_account_can_be_sent_once_more_when_that_is_mended(retrying: SQLStore) -> None:
+    waiting_for_its_retry(retrying)
+    pass_time(retrying, 700.0)
+    claim = claimed(retrying, message("m"))
+    refused = Failure.of(FailureKind.AUTH, code=20003, provider="twilio")
+    end = GaveUp(refused, GiveUpReason.PERMANENT, 1)
+    retrying.finish(claim, end, failed("m", failure=refused, round=2))
+    assert figures(retrying) == {"failed": 1, "delivery_retries": 1, "retries_in_vain": 1}
+    assert [one.message for one in retrying.mended("spring", FailureKind.AUTH)] == [message("m")]
+    assert figures(retrying) == {"pending": 1, "delivery_retries": 1}
+    sent(retrying, sid="SM3")
+    retrying.receive(told(S.DELIVERED, "m", sid="SM3", mark=Mark(3, 1, 3)))
+    assert figures(retrying) == {"sent": 1, "delivered": 1, "delivered_after_retry": 1, "delivery_retries": 1}
+
+
+def test_a_retry_of_which_nobody_knows_the_end_is_open_until_a_report_tells(retrying: SQLStore) -> None:
+    waiting_for_its_retry(retrying)
+    pass_time(retrying, 700.0)
+    claim, lost = claimed(retrying, message("m")), Failure.of(FailureKind.LOST_ANSWER)
+    told_of = failed("m", reason=GiveUpReason.OUTCOME_UNKNOWN, failure=lost, round=2)
+    retrying.finish(claim, GaveUp(lost, GiveUpReason.OUTCOME_UNKNOWN, 1), told_of)
+    assert figures(retrying) == {"unknown": 1, "delivery_retries": 1}
+    retrying.receive(told(S.DELIVERED, "m", mark=Mark(1, 1, 1)))
+    assert figures(retrying) == {"unknown": 1, "delivery_retries": 1}  # of the retry still nobody knows
+    retrying.receive(told(S.UNDELIVERED, "m", sid="SM2", code="30003", mark=Mark(2, 1, 2)))
+    assert figures(retrying) == {"sent": 1, "undelivered": 1, "delivery_retries": 1, "retries_in_vain": 1}
+
+
+def test_a_new_round_that_only_analytics_knows_has_no_delivery_yet(store: SQLStore) -> None:
+    store.record(accepted("m", sid="SM1"))
+    store.receive(told(S.DELIVERED, "m"))
+    store.record(failed("m", round=2))
+    assert figures(store) == {"failed": 1}
+    store.record(accepted("m", 2, sid="SM2", round=2))
+    assert figures(store) == {"sent": 1}

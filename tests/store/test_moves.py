@@ -15,6 +15,7 @@ from tests.store.told import START, accepted, failed, retry
 
 from smsretry import Event, Failure, FailureKind
 from smsretry.store.moves import (
+    NO_DELIVERY,
     STATE_COUNTERS,
     Fact,
     MessageState,
@@ -42,13 +43,15 @@ class Ledger:
             return
         self.known.add(fact.event_id)
         row = self.rows.get(fact.message_id)
-        before = None if row is None else MessageState(row["state"])
-        self.rows[fact.message_id] = first_standing(fact) if row is None else row | changes(standing(row), fact)
+        before = None if row is None else standing(row)
+        self.rows[fact.message_id] = (
+            NO_DELIVERY | first_standing(fact) if before is None else row | changes(before, fact)
+        )
         self.counters.update(moves(before, MessageState(self.rows[fact.message_id]["state"]), fact))
 
 
 def standing(row: dict[str, Any]) -> Standing:
-    return Standing(**{name: row[name] for name in STANDING} | {"state": MessageState(row["state"])})
+    return Standing(**{name: row[name] for name in STANDING if name in row} | {"state": MessageState(row["state"])})
 
 
 def ledger_of(events: Sequence[Event]) -> Ledger:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -29,9 +29,9 @@ from smsretry.core.message import LONGEST_ID, Message
 from smsretry.core.outcome import Accepted, GaveUp, GiveUpReason, Outcome
 from smsretry.store.database import Database
 from smsretry.store.kept import columns_of, entry_of, is_open, may_be_mended, read_body, written_body
-from smsretry.store.moves import STATE_COUNTERS, Fact, MessageState, fact_of, failure_columns, state_after
+from smsretry.store.moves import Fact, MessageState, counted, fact_of, failure_columns, moved, state_after
 from smsretry.store.schema import DatabaseNow, Schema, shard_of
-from smsretry.store.writing import Writer
+from smsretry.store.writing import Tally, Writer
 
 _PENDING: Final = MessageState.PENDING
 _PROBE_EVERY: Final = timedelta(seconds=PROBE_EVERY_S)
@@ -41,10 +41,10 @@ _LISTED_BEFORE: Final = timedelta(hours=1)
 """How long before a doubt began a provider's id may have been noted that its listing still shows."""
 _NEVER_READ: Final = frozenset(
     {"reason", "send_before", "changed_at", "handed_over_at", "hand_overs"}
-    | {"delivery", "delivery_kind", "delivery_code", "delivery_at", "next_fetch", "fetches", "delivery_retries"}
+    | {"delivery", "delivery_kind", "delivery_code", "delivery_at", "next_fetch", "fetches"}
 )
-_Move = tuple[str, str, MessageState | None]
-"""The campaign and the id of a message, and the state that it leaves; None for a new one."""
+_Move = tuple[str, str, MessageState | None, int]
+"""The campaign and the id of a message, the state that it leaves (None for a new one), and its delivery retries."""
 _WORKED_ON: Final[Mapping[str, Any]] = {"handed_over_at": None, "hand_overs": 0}
 
 
@@ -140,16 +140,17 @@ class Claims:
                 # in an earlier round: its id belongs to no other text
                 self._writer.note(connection, fact_of(event))
             return claims.instead(before, row.now)
-        erased = {"body": None} if after.end is not None and not self._is_kept(after.end) else {}
+        erased = {} if after.end is None else self.erased_after(after.end)
         self._writer.note_locked(connection, fact_of(event), row, columns_of(after) | erased)
         if isinstance(after.end, GaveUp) and (ended := claims.overruled(after, outcome)) is not None:
             self.end(connection, row, after, after.end)
             return ended
         return None
 
-    def _is_kept(self, end: Accepted | GaveUp) -> bool:
-        """Say whether a message that ended so may have to be sent anew, and its text is kept for that."""
-        return may_be_mended(end) or (self._keep_sent and isinstance(end, Accepted))
+    def erased_after(self, end: Accepted | GaveUp) -> dict[str, Any]:
+        """Return the columns to be erased where a message ended so; none where it may have to be sent anew."""
+        is_kept = may_be_mended(end) or (self._keep_sent and isinstance(end, Accepted))
+        return {} if is_kept else {"body": None}
 
     def release(self, connection: sa.Connection, claim: Claim) -> None:
         """Give ``claim`` back, under which nothing was sent."""
@@ -396,14 +397,12 @@ class Claims:
         return connection.execute(probing, execution_options=_COUNT_ROWS).rowcount == 1
 
     def _count_moves(self, connection: sa.Connection, moves: Iterable[_Move], state: MessageState) -> None:
-        """Count messages that are in ``state`` now, shard by shard in one order, in which nobody waits in a circle."""
-        shards: defaultdict[tuple[str, int], Counter[str]] = defaultdict(Counter)
-        for campaign, message_id, before in moves:
-            shards[campaign, shard_of(message_id)][STATE_COUNTERS[state]] += 1
-            if before is not None:
-                shards[campaign, shard_of(message_id)][STATE_COUNTERS[before]] -= 1
-        for campaign, shard in sorted(shards):
-            self._writer.count_in(connection, campaign, shard, shards[campaign, shard])
+        """Count messages that are in ``state`` now, and have no delivery."""
+        tally = Tally(Counter)
+        for campaign, message_id, before, retries in moves:
+            added = moved(counted(before, None, retries), counted(state, None, retries))
+            tally[campaign, shard_of(message_id)].update(added)
+        self._writer.count_all(connection, tally)
 
     def _lock_recipient(self, connection: sa.Connection, prints: Fingerprints) -> None:
         """Let two like messages not begin at once: each would find the other not yet begun.
@@ -498,11 +497,11 @@ def account_key(account: str) -> str:
 
 
 def _move_of(row: Any) -> _Move:
-    return row.campaign, row.id, MessageState(row.state)
+    return row.campaign, row.id, MessageState(row.state), row.delivery_retries
 
 
 def _first_move(message: Message) -> _Move:
-    return message.campaign or "", str(message.id), None
+    return message.campaign or "", str(message.id), None, 0
 
 
 def _id_of(wanted: tuple[Message, Fingerprints]) -> str:

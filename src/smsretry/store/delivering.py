@@ -8,7 +8,6 @@ known under the provider's id.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -20,26 +19,25 @@ from smsretry.core.message import Message, Receipt
 from smsretry.core.outcome import Accepted
 from smsretry.store.claiming import Claims
 from smsretry.store.database import Database
-from smsretry.store.kept import columns_of, entry_of, is_open, read_body
+from smsretry.store.kept import columns_of, entry_of, read_body
 from smsretry.store.moves import (
-    DELIVERED,
-    DELIVERED_AFTER_RETRY,
-    DELIVERY_RETRIES,
-    NO_REPORT,
-    RETRIES_IN_VAIN,
-    STATE_COUNTERS,
+    NO_DELIVERY,
     UNDELIVERED,
+    WITHOUT_REPORT,
     AttemptOutcome,
     Fact,
     MessageState,
+    bucket_of,
+    counted,
+    has_sent_nothing,
+    moved,
 )
 from smsretry.store.records import Unreported
-from smsretry.store.schema import DatabaseNow, Schema
-from smsretry.store.writing import Writer
+from smsretry.store.schema import DatabaseNow, Schema, shard_of
+from smsretry.store.writing import Tally, Writer
 
 NO_REPORT_AFTER: Final = timedelta(hours=72)
 """How long after its acceptance a text is asked about."""
-_NO_REPORT: Final = "no_report"
 _FIRST_PAUSE: Final = timedelta(minutes=30)
 _LONGEST_PAUSE: Final = timedelta(hours=12)
 _Known = tuple[Delivery, str | None]
@@ -69,20 +67,24 @@ class Deliveries:
         proved = self._prove(connection, row, report, now)
         if proved:
             row = self._locked(connection, row.id)
-        if known[0].status.has_arrived and self._waits_for_retry(connection, row, report):
-            self._take_back_retry(connection, row, report, known, now)
-        again = self._apply(connection, row, report, known, now)
+        again, tally = None, Tally(Counter)
+        if known[0].status.has_arrived and self._is_of_an_earlier_round(connection, row, report):
+            self._take_back_retry(connection, row, report, known, now, tally)
+        else:
+            again = self._apply(connection, row, report, known, now, tally)
         changed = proved or before != known
         if changed:
             self._writer.append(connection, _fact_of(report, row, known[0], now))
+        self._writer.count_all(connection, tally)
         return Received(message_id, known[0], changed, again)
 
     def unreported(self, connection: sa.Connection, *, limit: int) -> tuple[int, tuple[Unreported, ...]]:
         """Take up to ``limit`` texts whose last word has not come; return how many were due, and those to ask about.
 
-        The others have ended: those of which no word will come, and those of which it is known already.
+        The others have ended: those of which no word will come, and those of which it is known already. Counters are
+        moved last, in the order of their shards: a plan, too, moves those of many messages.
         """
-        message, now = self._messages.c, self._writer.now(connection)
+        message, now, tally = self._messages.c, self._writer.now(connection), Tally(Counter)
         query = (
             sa.select(self._messages, sa.literal(now, message.decided_at.type).label("now"))
             .where(message.next_fetch.is_not(None), message.next_fetch <= now)
@@ -91,29 +93,30 @@ class Deliveries:
             .with_for_update(skip_locked=True)
         )
         rows = connection.execute(query).all()
-        taken = [self._taken_up(connection, row, now) for row in sorted(rows, key=lambda row: str(row.id))]
+        taken = [self._taken_up(connection, row, now, tally) for row in rows]
+        self._writer.count_all(connection, tally)
         return len(taken), tuple(one for one in taken if one is not None)
 
-    def _taken_up(self, connection: sa.Connection, row: Any, now: datetime) -> Unreported | None:
+    def _taken_up(self, connection: sa.Connection, row: Any, now: datetime, tally: Tally) -> Unreported | None:
         """Return a text that is to be asked about; apply what was kept of it, and end one that waited too long."""
-        if row.state != MessageState.ACCEPTED.value or row.provider_id is None:
+        has_ended = bucket_of(row.delivery) is not None  # then another text of its round was taken later
+        if row.state != MessageState.ACCEPTED.value or row.provider_id is None or has_ended:
             self._writer.change(connection, row.id, {"next_fetch": None})
             return None
         kept = self._report_of(connection, row.provider_id)
         if kept is not None and _known_in(kept)[0].status.is_final:
-            self._apply(connection, row, None, _known_in(kept), now)
+            self._apply(connection, row, None, _known_in(kept), now, tally)
             return None
-        if now - row.decided_at >= NO_REPORT_AFTER:
-            self._end_without_report(connection, row, now)
+        if row.fetches and now - row.decided_at >= NO_REPORT_AFTER:
+            self._end_without_report(connection, row, now, tally)
             return None
         pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(row.fetches, 6))
         self._writer.change(connection, row.id, {"next_fetch": now + pause, "fetches": row.fetches + 1})
         return Unreported(message_id=row.id, provider_id=row.provider_id, round=row.round, accepted_at=row.decided_at)
 
-    def _end_without_report(self, connection: sa.Connection, row: Any, now: datetime) -> None:
-        columns = {"delivery": _NO_REPORT, "delivery_at": now, "next_fetch": None, "body": None}
-        self._writer.change(connection, row.id, columns)
-        self._count(connection, row, {NO_REPORT: 1, RETRIES_IN_VAIN: int(row.delivery_retries > 0)})
+    def _end_without_report(self, connection: sa.Connection, row: Any, now: datetime, tally: Tally) -> None:
+        columns = {"delivery": WITHOUT_REPORT, "delivery_at": now, "next_fetch": None, "body": None}
+        self._change(connection, row, columns, tally)
 
     def _message_of(self, connection: sa.Connection, report: DeliveryReport) -> Any:
         """Return the locked row of the message that ``report`` is about; None where it is not known yet."""
@@ -164,16 +167,22 @@ class Deliveries:
         round_ = row.round if mark is None else mark.round
         fact = _acceptance(report, row, round_, attempt, now)
         if round_ != row.round or row.fingerprint is None:  # of an earlier round, or no journal knows it
-            self._writer.note(connection, fact)
-            return True
+            return self._writer.note(connection, fact)
         receipt = Receipt(report.provider, report.provider_id, now)
-        entry = claims.proved(entry_of(row), Accepted(receipt, attempt, looked_up=False))
-        columns = columns_of(entry) if is_open(row) or row.state != MessageState.ACCEPTED.value else {}
-        self._writer.note_locked(connection, fact, row, columns)
-        return True
+        taken = Accepted(receipt, attempt, looked_up=False)
+        columns: dict[str, Any] = {}
+        if row.state != MessageState.ACCEPTED.value:
+            columns = columns_of(claims.proved(entry_of(row), taken)) | self._journal.erased_after(taken)
+        return self._writer.note_locked(connection, fact, row, columns)
 
-    def _apply(
-        self, connection: sa.Connection, row: Any, report: DeliveryReport | None, known: _Known, now: datetime
+    def _apply(  # noqa: PLR0917  # one report, and what it is about
+        self,
+        connection: sa.Connection,
+        row: Any,
+        report: DeliveryReport | None,
+        known: _Known,
+        now: datetime,
+        tally: Tally,
     ) -> Message | None:
         """Move the message of ``row`` by what is ``known`` of the text that it was sent as; return it to be sent anew.
 
@@ -183,27 +192,30 @@ class Deliveries:
             return None
         standing = _standing(row)
         known = known if standing[0].after(known[0]) == known[0] else standing  # a second text may stand elsewhere
-        if known[0] == standing[0] and row.delivery is not None and row.delivery != _NO_REPORT:
+        if known[0] == standing[0] and row.delivery is not None and row.delivery != WITHOUT_REPORT:
             return None
-        before, bucket = _bucket(row.delivery), _bucket(known[0].status.value)
+        bucket = bucket_of(known[0].status.value)
         due = self._due_again(row, known[0], now) if bucket == UNDELIVERED else None
         if due is not None:
-            return self._send_anew(connection, row, known, due, now)
-        if row.delivery == _NO_REPORT and bucket is None:
+            return self._send_anew(connection, row, known, due, now, tally)
+        if row.delivery == WITHOUT_REPORT and bucket is None:
             return None
         columns: dict[str, Any] = {**_delivery_columns(known), "delivery_at": now}
         if known[0].status.is_final:
             columns |= {"next_fetch": None, "body": None}
-        self._writer.change(connection, row.id, columns)
-        self._count(connection, row, _moves(before, bucket, is_retry=row.delivery_retries > 0))
+        self._change(connection, row, columns, tally)
         return None
 
-    def _waits_for_retry(self, connection: sa.Connection, row: Any, report: DeliveryReport) -> bool:
-        """Say whether the message of ``row`` waits to be sent anew for a text that arrived after all."""
-        if row.state != MessageState.PENDING.value or not row.delivery_retries or not entry_of(row).may_wait:
+    def _is_of_an_earlier_round(self, connection: sa.Connection, row: Any, report: DeliveryReport) -> bool:
+        """Say whether ``report`` is of a round before one in which the provider has certainly taken nothing.
+
+        One that waits to be sent anew, or that could not be, has then arrived after all.
+        """
+        waits = row.state == MessageState.PENDING.value and entry_of(row).may_wait
+        if not row.delivery_retries or not (waits or has_sent_nothing(MessageState(row.state))):
             return False
-        is_unmade = row.attempts == row.retries == 0
-        return is_unmade and self._round_of(connection, row, report) == int(row.round) - 1
+        round_ = self._round_of(connection, row, report)
+        return round_ is not None and round_ < row.round
 
     def _round_of(self, connection: sa.Connection, row: Any, report: DeliveryReport) -> int | None:
         if report.mark is not None:
@@ -212,16 +224,16 @@ class Deliveries:
         own = (made.message_id == row.id, made.provider_id == report.provider_id)
         return connection.scalar(sa.select(made.round).where(*own).limit(1))
 
-    def _take_back_retry(
-        self, connection: sa.Connection, row: Any, report: DeliveryReport, known: _Known, now: datetime
+    def _take_back_retry(  # noqa: PLR0917  # one report, and what it is about
+        self, connection: sa.Connection, row: Any, report: DeliveryReport, known: _Known, now: datetime, tally: Tally
     ) -> None:
         """End the message of ``row`` as delivered in place of sending it anew."""
         entry = claims.proved(entry_of(row), Accepted(Receipt(report.provider, report.provider_id, now)))
-        earlier = row.delivery_retries - 1
         columns = {
             **columns_of(entry),
             **_failure_columns((Delivery(), None)),
             **_delivery_columns(known),
+            "reason": None,
             "detail": None,
             "state": MessageState.ACCEPTED.value,
             "provider": report.provider or None,
@@ -229,14 +241,10 @@ class Deliveries:
             "due": None,
             "decided_at": now,
             "delivery_at": now,
-            "delivery_retries": earlier,
+            "delivery_retries": row.delivery_retries - 1,
             "body": None,
         }
-        self._writer.change(connection, row.id, columns)
-        sent, pending = STATE_COUNTERS[MessageState.ACCEPTED], STATE_COUNTERS[MessageState.PENDING]
-        added = Counter(_moves(None, DELIVERED, is_retry=earlier > 0))
-        added.update({pending: -1, sent: 1, DELIVERY_RETRIES: -1, RETRIES_IN_VAIN: -int(earlier > 0)})
-        self._count(connection, row, added)
+        self._change(connection, row, columns, tally)
 
     def _due_again(self, row: Any, delivery: Delivery, now: datetime) -> datetime | None:
         """Return when the message is sent anew; None where it is not, or there is no time, or text, left for it."""
@@ -247,14 +255,15 @@ class Deliveries:
         due = now + timedelta(seconds=delay_s)
         return due if message.send_before is None or due <= message.send_before else None
 
-    def _send_anew(
-        self, connection: sa.Connection, row: Any, known: _Known, due: datetime, now: datetime
+    def _send_anew(  # noqa: PLR0917  # one report, and what follows
+        self, connection: sa.Connection, row: Any, known: _Known, due: datetime, now: datetime, tally: Tally
     ) -> Message | None:
         """Open the next round of the message of ``row``, and return it."""
         entry = claims.sent_anew(entry_of(row), due)
         columns = {
             **columns_of(entry),
             **_failure_columns(known),
+            **NO_DELIVERY,
             "state": MessageState.PENDING.value,
             "attempts": 0,
             "reason": None,
@@ -262,45 +271,20 @@ class Deliveries:
             "decided_at": now,
             "handed_over_at": now,
             "hand_overs": 0,
-            "delivery": None,
-            "delivery_kind": None,
-            "delivery_code": None,
-            "delivery_at": None,
             "next_fetch": None,
             "fetches": 0,
             "delivery_retries": row.delivery_retries + 1,
         }
-        self._writer.change(connection, row.id, columns)
-        sent, pending = STATE_COUNTERS[MessageState.ACCEPTED], STATE_COUNTERS[MessageState.PENDING]
-        added = Counter(_moves(_bucket(row.delivery), None, is_retry=row.delivery_retries > 0))
-        added.update({sent: -1, pending: 1, DELIVERY_RETRIES: 1, RETRIES_IN_VAIN: int(row.delivery_retries > 0)})
-        self._count(connection, row, added)
+        self._change(connection, row, columns, tally)
         return read_body(row.body)[0]
 
-    def _count(self, connection: sa.Connection, row: Any, added: Mapping[str, int]) -> None:
-        self._writer.count(connection, row.campaign, row.id, added)
-
-
-def _bucket(delivery: str | None) -> str | None:
-    """Return the counter of messages that stand at ``delivery``; None while the last word has not come."""
-    if delivery == _NO_REPORT:
-        return NO_REPORT
-    status = DeliveryStatus.UNKNOWN if delivery is None else DeliveryStatus(delivery)
-    if status.has_arrived:
-        return DELIVERED
-    return UNDELIVERED if status.is_final else None
-
-
-def _moves(before: str | None, after: str | None, *, is_retry: bool) -> dict[str, int]:
-    """Return what the counters of delivery add where a message moves from one to another."""
-    added: Counter[str] = Counter()
-    for bucket, step in ((before, -1), (after, 1)):
-        if bucket is None:
-            continue
-        added[bucket] += step
-        if is_retry:
-            added[DELIVERED_AFTER_RETRY if bucket == DELIVERED else RETRIES_IN_VAIN] += step
-    return dict(added)
+    def _change(self, connection: sa.Connection, row: Any, columns: dict[str, Any], tally: Tally) -> None:
+        """Change the message of ``row``, and tally how that moves the counters."""
+        self._writer.change(connection, row.id, columns)
+        before = counted(MessageState(row.state), row.delivery, row.delivery_retries)
+        state = MessageState(columns.get("state", row.state))
+        after = counted(state, columns["delivery"], columns.get("delivery_retries", row.delivery_retries))
+        tally[row.campaign, shard_of(row.id)].update(moved(before, after))
 
 
 def _is_of(row: Any, report: DeliveryReport | None) -> bool:
@@ -311,7 +295,7 @@ def _is_of(row: Any, report: DeliveryReport | None) -> bool:
 
 
 def _standing(row: Any) -> _Known:
-    if row.delivery is None or row.delivery == _NO_REPORT:
+    if row.delivery is None or row.delivery == WITHOUT_REPORT:
         return Delivery(), None
     return Delivery(DeliveryStatus(row.delivery), row.delivery_code or ""), row.delivery_kind
 

@@ -14,12 +14,14 @@ facts of a message arrive.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum, unique
 from typing import Any, Final, assert_never
 
+from smsretry.core.delivery import DeliveryStatus
 from smsretry.core.events import Event, MessageAccepted, MessageDeferred, MessageFailed, RetryScheduled
 from smsretry.core.failure import Failure
 from smsretry.core.mask import mask_numbers_in
@@ -102,7 +104,8 @@ DELIVERED_AFTER_RETRY: Final = "sms_delivered_after_retry"
 DELIVERY_RETRIES: Final = "sms_delivery_retries"
 """How often a message was sent anew for a delivery failure."""
 RETRIES_IN_VAIN: Final = "sms_retries_in_vain"
-"""How many of these did not arrive either."""
+"""How many of these did not arrive either: refused again, or never made. Every one of `DELIVERY_RETRIES` is one of
+these, or brought its message to `DELIVERED_AFTER_RETRY`, or has not had its last word."""
 DELIVERY_COUNTERS: Final = (
     DELIVERED,
     UNDELIVERED,
@@ -115,6 +118,26 @@ DELIVERY_COUNTERS: Final = (
 COUNTERS: Final = (*STATE_COUNTERS.values(), RETRIED, DEFERRED, DOUBLED, *DELIVERY_COUNTERS)
 """Every counter of a campaign, by its column."""
 
+WITHOUT_REPORT: Final = "no_report"
+"""Where a message stands of which no last word came in time: beside what `DeliveryStatus` says."""
+
+NO_DELIVERY: Final[Mapping[str, Any]] = {
+    "delivery": None,
+    "delivery_kind": None,
+    "delivery_code": None,
+    "delivery_at": None,
+}
+"""The columns of a message of which nobody has reported anything in its round."""
+_SENT_NOTHING: Final = frozenset(
+    {
+        MessageState.SKIPPED,
+        MessageState.CANCELED,
+        MessageState.SUPPRESSED,
+        MessageState.EXPIRED,
+        MessageState.FAILED,
+    }
+)
+"""Ends of which it is known that the provider took nothing in their round."""
 _WEIGHTS: Final = {state: weight for weight, state in enumerate(MessageState)}
 
 
@@ -152,7 +175,10 @@ class Fact:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """Hold what decides whether a fact moves a message: where it stands, and since when."""
+    """Hold what decides whether a fact moves a message: where it stands, and since when.
+
+    ``delivery`` is read where a new round may end it: only an accepted message has one.
+    """
 
     campaign: str
     state: MessageState
@@ -162,6 +188,8 @@ class Standing:
     deferrals: int
     started_at: datetime | None
     decided_at: datetime
+    delivery: str | None = None
+    delivery_retries: int = 0
 
 
 def fact_of(event: Event) -> Fact:
@@ -216,7 +244,7 @@ def changes(standing: Standing, fact: Fact) -> dict[str, Any]:
     """Return the columns of a message that ``fact`` changes."""
     changed: dict[str, Any] = {"started_at": min(standing.started_at or fact.started_at, fact.started_at)}
     if fact.round > standing.round:
-        return changed | _counts(fact) | _word(fact)
+        return changed | _counts(fact) | _word(fact) | dict(NO_DELIVERY)
     if fact.round == standing.round:
         changed |= {name: max(count, getattr(standing, name)) for name, count in _counts(fact).items()}
     return changed | _word(fact) if outweighs(fact, standing) else changed
@@ -228,12 +256,52 @@ def outweighs(fact: Fact, standing: Standing) -> bool:
     return new > (standing.round, _WEIGHTS[standing.state], standing.decided_at, standing.attempts)
 
 
-def moves(before: MessageState | None, after: MessageState, fact: Fact) -> dict[str, int]:
+def has_sent_nothing(state: MessageState) -> bool:
+    """Say whether a message that ended so is known not to have been taken by the provider in its present round."""
+    return state in _SENT_NOTHING
+
+
+def bucket_of(delivery: str | None) -> str | None:
+    """Return the counter of messages that stand at ``delivery``; None while the last word has not come."""
+    if delivery == WITHOUT_REPORT:
+        return NO_REPORT
+    status = DeliveryStatus.UNKNOWN if delivery is None else DeliveryStatus(delivery)
+    if status.has_arrived:
+        return DELIVERED
+    return UNDELIVERED if status.is_final else None
+
+
+def counted(state: MessageState | None, delivery: str | None = None, delivery_retries: int = 0) -> Counter[str]:
+    """Return what one message adds to the counters of its campaign where it stands so; nothing before it is known."""
+    if state is None:
+        return Counter()
+    bucket = bucket_of(delivery) if state is MessageState.ACCEPTED else None
+    sums = Counter({STATE_COUNTERS[state]: 1, DELIVERY_RETRIES: delivery_retries})
+    if bucket is not None:
+        sums[bucket] += 1
+    if delivery_retries:
+        is_in_vain = bucket in {UNDELIVERED, NO_REPORT} or has_sent_nothing(state)
+        sums[RETRIES_IN_VAIN] = delivery_retries - 1 + is_in_vain
+        sums[DELIVERED_AFTER_RETRY] = int(bucket == DELIVERED)
+    return sums
+
+
+def moved(before: Counter[str], after: Counter[str]) -> Counter[str]:
+    """Return what the counters add where a message that was ``counted`` as ``before`` stands as ``after`` now."""
+    added = Counter(after)
+    added.subtract(before)
+    return added
+
+
+def moves(before: Standing | None, after: MessageState, fact: Fact) -> dict[str, int]:
     """Return what a fact adds to the counters of the campaign where it moves its message from ``before``."""
     added = dict.fromkeys(COUNTERS, 0)
-    if before is not None:
-        added[STATE_COUNTERS[before]] -= 1
-    added[STATE_COUNTERS[after]] += 1
+    if before is None:
+        added |= counted(after)
+    elif before.state is not after or fact.round > before.round:
+        retries = before.delivery_retries
+        delivery = before.delivery if fact.round <= before.round else None
+        added |= moved(counted(before.state, before.delivery, retries), counted(after, delivery, retries))
     added[RETRIED] = int(fact.outcome is AttemptOutcome.RETRY)
     added[DEFERRED] = int(fact.outcome is AttemptOutcome.DEFERRED)
     return added

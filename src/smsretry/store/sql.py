@@ -298,7 +298,8 @@ class SQLStore:
         """Take up to ``limit`` texts whose last word has not come, for the caller to ask the provider about.
 
         Each is taken 15 minutes after it was accepted, and then half an hour, an hour and so on later, up to every 12
-        hours; after 72 hours it has no report. What was taken is not taken again meanwhile, by whoever asks.
+        hours; after 72 hours, when it was asked about at least once, it has no report. What was taken is not taken
+        again meanwhile, by whoever asks.
         """
         while True:
             due, taken = self._database.write(lambda connection: self._deliveries.unreported(connection, limit=limit))

@@ -7,6 +7,7 @@ circle.
 from __future__ import annotations
 
 import logging
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -31,6 +32,8 @@ from smsretry.store.schema import LONGEST_EVENT_ID, DatabaseNow, Schema, shard_o
 _log: Final = logging.getLogger("smsretry.store")
 _COUNT_ROWS: Final = {"preserve_rowcount": True}
 _PURGE_BATCH: Final = 500
+Tally = defaultdict[tuple[str, int], Counter[str]]
+"""What is to be added to counters, by campaign and shard."""
 
 
 class Writer:
@@ -46,36 +49,40 @@ class Writer:
         )
         standing = (messages.c.campaign, messages.c.state, messages.c.round, messages.c.attempts, messages.c.retries)
         times = (messages.c.deferrals, messages.c.started_at, messages.c.decided_at)
+        delivery = (messages.c.delivery, messages.c.delivery_retries)
         self._lock_message = (
-            sa.select(*standing, *times).where(messages.c.id == sa.bindparam("message_id")).with_for_update()
+            sa.select(*standing, *times, *delivery).where(messages.c.id == sa.bindparam("message_id")).with_for_update()
         )
         self.change_message = (
             sa.update(messages).where(messages.c.id == sa.bindparam("message_id")).values(changed_at=DatabaseNow())
         )
         self.count_statement = _count_statement(schema.counters, database)
 
-    def note(self, connection: sa.Connection, fact: Fact) -> None:
-        """Write ``fact`` unless it was written before."""
+    def note(self, connection: sa.Connection, fact: Fact) -> bool:
+        """Write ``fact``; False where it was written before."""
         event_id = self._append(connection, fact)
         if event_id is None:
-            return
+            return False
         campaign, added = self._move(connection, fact)
         added[DOUBLED] = self._texts_too_many(connection, fact, event_id)
         self.count(connection, campaign, fact.message_id, added)
+        return True
 
-    def note_locked(self, connection: sa.Connection, fact: Fact, row: Any, columns: Mapping[str, Any]) -> None:
-        """Write ``fact`` and ``columns`` of its message, whose row is locked and given; count it unless it was."""
+    def note_locked(self, connection: sa.Connection, fact: Fact, row: Any, columns: Mapping[str, Any]) -> bool:
+        """Write ``fact`` and ``columns`` of its message, whose row is locked and given; False where only these."""
         event_id = self._append(connection, fact)
         if event_id is None:
-            self.change(connection, fact.message_id, columns)
-            return
+            if columns:
+                self.change(connection, fact.message_id, columns)
+            return False
         standing = _standing(row)
         changed = changes(standing, fact)
         self.change(connection, fact.message_id, changed | dict(columns))
-        added = moves(standing.state, MessageState(changed.get("state", standing.state)), fact)
+        added = moves(standing, MessageState(changed.get("state", standing.state)), fact)
         if standing.state is MessageState.ACCEPTED or standing.round != fact.round:  # else there is none before it
             added[DOUBLED] = self._texts_too_many(connection, fact, event_id)
         self.count(connection, standing.campaign, fact.message_id, added)
+        return True
 
     def append(self, connection: sa.Connection, fact: Fact) -> None:
         """Write the row of ``fact`` unless it is there, and move nothing."""
@@ -94,6 +101,11 @@ class Writer:
         if any(added.values()):
             every = dict.fromkeys(COUNTERS, 0) | dict(added)
             connection.execute(self.count_statement, {"campaign": campaign, "shard": shard, **every})
+
+    def count_all(self, connection: sa.Connection, tally: Tally) -> None:
+        """Add to counters, shard by shard in one order, in which nobody waits in a circle."""
+        for campaign, shard in sorted(tally):
+            self.count_in(connection, campaign, shard, tally[campaign, shard])
 
     def now(self, connection: sa.Connection) -> datetime:
         """Return the present moment by the database's clock."""
@@ -145,7 +157,7 @@ class Writer:
         changed = changes(standing, fact)
         self.change(connection, fact.message_id, changed)
         after = MessageState(changed.get("state", standing.state))
-        return standing.campaign, moves(standing.state, after, fact)
+        return standing.campaign, moves(standing, after, fact)
 
     def _texts_too_many(self, connection: sa.Connection, fact: Fact, event_id: str) -> int:
         """Return 1 where the provider took a text that it had taken before in this round, under another id."""
@@ -207,4 +219,6 @@ def _standing(row: Any) -> Standing:
         deferrals=row.deferrals,
         started_at=row.started_at,
         decided_at=row.decided_at,
+        delivery=getattr(row, "delivery", None),  # the journal does not read it: its facts begin no new round
+        delivery_retries=row.delivery_retries,
     )
