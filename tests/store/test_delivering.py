@@ -302,6 +302,39 @@ def test_retries_that_are_none_are_refused() -> None:
         SQLStore("sqlite://", delivery_retries={"30003"})  # type: ignore[arg-type]
 
 
+def reports_in(store: SQLStore) -> set[str]:
+    with store._database.reading() as connection:
+        return set(connection.scalars(sa.select(store._schema.reports.c.provider_id)))
+
+
+def test_a_purge_removes_reports_of_messages_that_are_gone_and_of_those_that_nobody_ever_knew(store: SQLStore) -> None:
+    sent(store, "old", "SM1")
+    store.receive(told(S.DELIVERED, "old"))
+    store.receive(told(S.SENT, sid="SM2"))
+    store.receive(told(S.SENT, "never-known", sid="SM3"))
+    store.suppress(Suppression(to=message("old").to))
+    pass_time(store, 3_600.0)
+    sent(store, "new", "SM4")
+    store.receive(told(S.SENT, "new", sid="SM4"))
+    store.receive(told(S.SENT, sid="SM5"))
+    sent(store, "kept", "SM6")
+    store.receive(told(S.SENT, sid="SM6"))
+    purged = store.purge(timedelta(minutes=30))
+    assert (purged.messages, purged.reports) == (1, 3)
+    assert reports_in(store) == {"SM4", "SM5", "SM6"}
+    assert store.suppressed(message("old").to, "") is not None
+    pass_time(store, 3_600.0)
+    assert store.purge(timedelta(minutes=30)).reports == 3
+
+
+def test_a_purge_of_many_reports_takes_them_in_turns(memory_store: SQLStore) -> None:
+    store = emptied(memory_store)
+    for number in range(501):
+        store.receive(told(S.SENT, sid=f"SM{number}"))
+    assert store.purge(timedelta()).reports == 501
+    assert reports_in(store) == set()
+
+
 LIFE = (
     told(S.QUEUED, "m", mark=Mark(1, 1, 1)),
     told(S.SENT, "m", mark=Mark(1, 1, 1)),

@@ -151,3 +151,5 @@ class Purged:
 
     messages: int
     attempts: int
+    reports: int = 0
+    """Delivery reports about texts of no message, or of one that is gone."""

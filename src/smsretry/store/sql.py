@@ -407,8 +407,10 @@ class SQLStore:
     def purge(self, older_than: timedelta) -> Purged:
         """Remove the messages that ended and were not touched for ``older_than``, with their attempts.
 
-        The age is measured by the database's clock. The counters of their campaigns stay. An event of a removed message
-        that arrives after all counts anew, so keep messages for longer than the queue may deliver one again.
+        So are delivery reports of that age about texts of no message, or of one that is gone. The age is measured by
+        the database's clock. The counters of their campaigns stay, and the list of who must not be texted. An event of
+        a removed message that arrives after all counts anew, so keep messages for longer than the queue may deliver one
+        again.
         Raises ValueError for a negative age, and for one of more than a hundred years.
         """
         if not isinstance(older_than, timedelta) or not timedelta() <= older_than <= _OLDEST:
@@ -419,7 +421,10 @@ class SQLStore:
         while (batch := self._database.write(lambda connection: self._writer.purge(connection, older_than))).messages:
             messages += batch.messages
             attempts += batch.attempts
-        return Purged(messages=messages, attempts=attempts)
+        reports = 0
+        while removed := self._database.write(lambda connection: self._writer.purge_reports(connection, older_than)):
+            reports += removed
+        return Purged(messages=messages, attempts=attempts, reports=reports)
 
 
 def _checked_retries(retries: DeliveryRetries | None) -> DeliveryRetries:

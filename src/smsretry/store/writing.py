@@ -43,6 +43,7 @@ class Writer:
         messages, attempts = schema.messages, schema.attempts
         self._messages = messages
         self._attempts = attempts
+        self._reports = schema.reports
         self.add_attempt = database.insert(attempts).on_conflict_do_nothing(index_elements=["event_id"])
         self._add_message = (
             database.insert(messages).values(changed_at=DatabaseNow()).on_conflict_do_nothing(index_elements=["id"])
@@ -121,6 +122,16 @@ class Writer:
         beneath = connection.execute(sa.delete(attempts).where(attempts.c.message_id.in_(ids)))
         connection.execute(sa.delete(messages).where(messages.c.id.in_(ids)))
         return Purged(messages=len(ids), attempts=beneath.rowcount)
+
+    def purge_reports(self, connection: sa.Connection, older_than: timedelta) -> int:
+        """Remove some reports, unchanged for ``older_than``, whose message is not there; return how many."""
+        messages, told = self._messages.c, self._reports.c
+        known = sa.exists().where(messages.id == told.message_id)
+        taken = sa.exists().where(messages.provider_id == told.provider_id)
+        old = told.changed_at <= self.now(connection) - older_than
+        some = sa.select(told.provider_id).where(old, ~known, ~taken).limit(_PURGE_BATCH)
+        ids = connection.scalars(some.with_for_update(skip_locked=True)).all()
+        return connection.execute(sa.delete(self._reports).where(told.provider_id.in_(ids))).rowcount
 
     def _append(self, connection: sa.Connection, fact: Fact) -> str | None:
         """Add the row of ``fact`` and return its event id; None where it is there already."""
