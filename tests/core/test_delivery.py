@@ -98,6 +98,10 @@ def test_what_is_no_mark_is_none(text):
         ({"provider_id": None}, "provider_id"),
         ({"message_id": "a\nb"}, "message_id"),
         ({"message_id": 7}, "message_id"),
+        ({"code": "3" * 65}, "code"),
+        ({"code": "a\x00b"}, "code"),
+        ({"code": 30003}, "code"),
+        ({"provider": "p" * 65}, "provider"),
         ({"received_at": datetime(2026, 1, 1)}, "received_at"),  # noqa: DTZ001
         ({"received_at": "now"}, "received_at"),
         ({"status": "gone"}, "gone"),

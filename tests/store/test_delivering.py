@@ -335,6 +335,21 @@ def test_a_purge_of_many_reports_takes_them_in_turns(memory_store: SQLStore) -> 
     assert reports_in(store) == set()
 
 
+def test_retries_without_the_texts_to_be_sent_anew_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="keep_bodies"):
+        SQLStore("sqlite://", keep_bodies=False, delivery_retries=RETRIES)
+    SQLStore("sqlite://", keep_bodies=False, delivery_retries=DeliveryRetries())
+
+
+def test_a_store_without_retries_ends_what_one_with_them_kept(file_url: str) -> None:
+    with SQLStore(file_url, delivery_retries=RETRIES) as keeping, SQLStore(file_url) as other:
+        sent(keeping)
+        assert row_of(keeping, "m").body is not None
+        assert other.receive(told(S.UNDELIVERED, "m", code="30003")).again is None
+        assert figures(keeping) == {"sent": 1, "undelivered": 1}
+        assert row_of(keeping, "m").body is None
+
+
 LIFE = (
     told(S.QUEUED, "m", mark=Mark(1, 1, 1)),
     told(S.SENT, "m", mark=Mark(1, 1, 1)),

@@ -22,6 +22,8 @@ from smsretry.core.policy import RetryPolicy
 _ID: Final = "smsretry_id"
 _MARK_NAME: Final = "smsretry_mark"
 _MOST_FIELDS: Final = 100
+LONGEST_WORD: Final = 64
+"""The most characters of a provider's name and of its code."""
 _NO_RAW: Final[Mapping[str, Any]] = {}
 _MARK: Final = re.compile(r"[1-9]\d{0,5}\.[1-9]\d{0,5}\.\d{1,18}", re.ASCII)
 
@@ -149,6 +151,10 @@ class DeliveryReport:
                 continue
             if not is_text_id(value):
                 msg = f"{name} must be a str of 1 to {LONGEST_ID} printable characters, got {shown(value)}."
+                raise ValueError(msg)
+        for name, value in (("code", self.code or ""), ("provider", self.provider)):
+            if value != "" and not (is_text_id(value) and len(value) <= LONGEST_WORD):
+                msg = f"{name} must be a str of up to {LONGEST_WORD} printable characters, got {shown(value)}."
                 raise ValueError(msg)
         object.__setattr__(self, "status", DeliveryStatus(self.status))
         if not isinstance(self.received_at, datetime) or self.received_at.utcoffset() is None:

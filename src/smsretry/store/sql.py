@@ -86,7 +86,7 @@ class SQLStore:
         delivery_retries: DeliveryRetries | None = None,
         create: bool = True,
     ) -> None:
-        retries = _checked_retries(delivery_retries)
+        retries = _checked_retries(delivery_retries, keep_bodies=keep_bodies)
         self._schema = Schema.named(table_prefix)
         self._database = Database(url, self._schema, busy_timeout_s=busy_timeout_s, create=create)
         self._writer = Writer(self._schema, self._database)
@@ -427,12 +427,15 @@ class SQLStore:
         return Purged(messages=messages, attempts=attempts, reports=reports)
 
 
-def _checked_retries(retries: DeliveryRetries | None) -> DeliveryRetries:
+def _checked_retries(retries: DeliveryRetries | None, *, keep_bodies: bool) -> DeliveryRetries:
     if retries is None:
         return DeliveryRetries()
     if not isinstance(retries, DeliveryRetries):
         got = type(retries).__name__
         msg = f"delivery_retries must be a DeliveryRetries, got {got}. Use DeliveryRetries(codes={{'30003'}})."
+        raise ConfigurationError(msg)
+    if retries.codes and not keep_bodies:
+        msg = "delivery_retries need the texts that are to be sent anew, got keep_bodies=False. Leave one of them out."
         raise ConfigurationError(msg)
     return retries
 
