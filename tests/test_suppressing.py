@@ -104,6 +104,25 @@ def test_who_opted_out_as_the_provider_says_is_put_on_the_list(attempt: Any) -> 
     assert (again.reason, sent.sent) == (GiveUpReason.SUPPRESSED, [])
 
 
+def test_a_sender_whose_key_is_too_long_for_the_list_changes_no_outcome() -> None:
+    class Long(ScriptedSender):
+        rate_key = "k" * 65
+
+    message, known = Message(TO, "Hello.", id="m"), List()
+    outcome = Dispatcher(Long([OPTED_OUT]), suppression=known).attempt(message)
+    assert isinstance(outcome, GaveUp)
+    assert (outcome.reason, known.entries) == (GiveUpReason.PERMANENT, {})
+
+
+def test_who_said_stop_is_not_texted_by_a_sender_that_does_not_say_from_where() -> None:
+    with SQLStore("sqlite://") as store:
+        store.suppress(Suppression(to=TO, sender="MG1"))
+        sender = ScriptedSender()
+        outcome = Dispatcher(sender, suppression=store).attempt(Message(TO, "Hello.", id="m"))
+    assert isinstance(outcome, GaveUp)
+    assert (outcome.reason, sender.sent) == (GiveUpReason.SUPPRESSED, [])
+
+
 def test_while_the_list_is_away_messages_wait_and_do_not_fail(attempt: Any, caplog: pytest.LogCaptureFixture) -> None:
     known, clock = List(away=True), FakeClock()
     outcome, sent = attempt(known, clock=clock)

@@ -99,7 +99,10 @@ class SuppressionList(Protocol):
     """Know who must not be texted: `smsretry.store.SQLStore` does."""
 
     def suppressed(self, to: str, sender: str, /) -> Suppression | None:
-        """Return the entry by which ``sender`` must not text ``to``; one for every sender counts too."""
+        """Return the entry by which ``sender`` must not text ``to``; one for every sender counts too.
+
+        Where nobody says who sends, ``sender`` is '', and an entry for any sender counts.
+        """
         ...
 
     def suppress(self, entry: Suppression, /) -> None:

@@ -41,8 +41,8 @@ class Suppressing:
     def note(self, message: Message, failure: Failure) -> Steps[None]:
         """Put the recipient on the list, who has opted out as the provider says."""
         code = None if failure.code is None else str(failure.code)
-        entry = Suppression(to=message.to, sender=self.sender_of(message), code=code)
         try:
+            entry = Suppression(to=message.to, sender=self.sender_of(message), code=code)  # a sender's key may be any
             yield AskList(lambda known: known.suppress(entry))
         except Exception as error:  # noqa: BLE001  # the next refusal says it again
             _complain("A number that opted out could not be put on the list (%s).", error)

@@ -21,12 +21,24 @@ def test_an_entry_holds_for_its_sender_or_for_all(store: SQLStore) -> None:
     store.suppress(Suppression(to=TO, sender="MG1", code="21610", since=THEN))
     assert store.suppressed(TO, "MG1") == Suppression(to=TO, sender="MG1", code="21610", since=THEN)
     assert store.suppressed(TO, "MG2") is None
-    assert store.suppressed(TO, "") is None
     store.suppress(Suppression(to=TO, reason=SuppressionReason.IMPORTED))
     found = store.suppressed(TO, "MG1")
     assert found is not None
     assert (found.sender, found.reason) == ("", SuppressionReason.IMPORTED)
     assert found.since is not None
+
+
+def test_where_nobody_says_who_sends_an_entry_for_any_sender_holds(store: SQLStore) -> None:
+    store.suppress(Suppression(to=TO, sender="MG1", since=THEN))
+    assert store.suppressed(TO, "") == Suppression(to=TO, sender="MG1", since=THEN)
+    assert store.suppressed("+14155550199", "") is None
+
+
+def test_a_code_that_is_too_long_is_cut(store: SQLStore) -> None:
+    store.suppress(Suppression(to=TO, code="2" * 99))
+    found = store.suppressed(TO, "")
+    assert found is not None
+    assert found.code == "2" * 64
 
 
 def test_the_first_entry_stays_and_is_lifted_once(store: SQLStore) -> None:

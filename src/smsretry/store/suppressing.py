@@ -14,6 +14,7 @@ from smsretry.core.mask import mask_numbers_in
 from smsretry.core.suppression import Suppression, SuppressionReason
 from smsretry.errors import InvalidMessage
 from smsretry.store.database import Database
+from smsretry.store.moves import LONGEST_WORD
 from smsretry.store.schema import Schema
 from smsretry.store.writing import Writer
 
@@ -40,11 +41,15 @@ class Suppressions:
         keys = ["recipient", "sender"]
         self._insert = database.insert(self._table).on_conflict_do_nothing(index_elements=keys)
         row = self._table.c
-        mine = sa.or_(row.sender == "", row.sender == sa.bindparam("key"))
+        key = sa.bindparam("key", type_=sa.String())
+        mine = sa.or_(row.sender == "", row.sender == key, key == "")
         self._find = sa.select(self._table).where(row.recipient == sa.bindparam("to"), mine).order_by(row.sender)
 
     def find(self, connection: sa.Connection, to: str, sender: str) -> Suppression | None:
-        """Return the entry by which ``sender`` must not text ``to``; that for every sender goes first."""
+        """Return the entry by which ``sender``, or whoever it is where it is '', must not text ``to``.
+
+        That for every sender goes first.
+        """
         row = connection.execute(self._find, {"to": to, "key": sender}).first()
         return None if row is None else _entry(row)
 
@@ -114,7 +119,7 @@ def _row(entry: Suppression, now: datetime) -> dict[str, Any]:
         "recipient": entry.to,
         "sender": entry.sender,
         "reason": entry.reason.value,
-        "code": entry.code,
+        "code": entry.code and entry.code[:LONGEST_WORD],
         "since": entry.since or now,
     }
 
