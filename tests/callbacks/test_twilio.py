@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.callbacks.signed import FROM, PATH, PUBLIC, TO, TOKEN, form, inbound, json_body, report
+from twilio.request_validator import RequestValidator
 
 from smsretry import FailureKind, Message
 from smsretry.callbacks.twilio import MOST_BYTES, Inbound, TwilioCallbacks
@@ -181,7 +182,9 @@ def test_stop_puts_a_number_on_the_list_and_start_takes_it_off(word):
     response = callbacks(log).handle(*form(inbound(word)))
     assert (response.status, response.content_type) == (200, "text/xml; charset=utf-8")
     assert b"<Response/>" in response.body
-    assert log.list[TO, FROM] == Suppression(to=TO, sender=FROM)
+    assert log.list == {(TO, FROM): Suppression(to=TO, sender=FROM)}
+    callbacks(log).handle(*form(inbound(word)))
+    assert set(log.list) == {(TO, FROM)}
     callbacks(log).handle(*form(inbound("Start")))
     assert log.list == {}
 
@@ -196,10 +199,20 @@ def test_other_words_change_nothing(word):
 def test_twilios_own_word_weighs_more_than_ours():
     log = Log()
     callbacks(log).handle(*form(inbound("arrêt", OptOutType="STOP", MessagingServiceSid="MG1")))
-    assert set(log.list) == {(TO, "MG1")}
+    assert set(log.list) == {(TO, "MG1"), (TO, FROM)}
     callbacks(log).handle(*form(inbound("stop", OptOutType="HELP", MessagingServiceSid="MG1")))
     callbacks(log).handle(*form(inbound("oui", OptOutType="START", MessagingServiceSid="MG1")))
     assert log.list == {}
+
+
+def test_start_also_ends_what_a_refused_send_from_the_number_had_noted():
+    log = Log()
+    log.suppress(Suppression(to=TO, sender=FROM, code="21610"))
+    callbacks(log).handle(*form(inbound("START", MessagingServiceSid="MG1")))
+    assert log.list == {}
+    log.suppress(Suppression(to=TO, reason=SuppressionReason.IMPORTED))
+    assert callbacks(log).handle(*form(inbound("START", MessagingServiceSid="MG1"))).status == 200
+    assert set(log.list) == {(TO, "")}  # what the application put there for every sender, it takes off itself
 
 
 def test_a_report_of_an_opt_out_puts_the_number_on_the_list():
@@ -226,11 +239,53 @@ def test_an_application_that_fails_is_away():
 
 
 @pytest.mark.parametrize(
-    "url", ["example.com", "", None, "ftp://example.com", "https://example.com?x=1", "https:///sms"]
+    "url",
+    [
+        "example.com",
+        "",
+        None,
+        "ftp://example.com",
+        "https://example.com?x=1",
+        "https:///sms",
+        "https://[::1",
+        "https://example.com:99999",
+        "https://example.com:sms",
+        "https://example.com ",
+        "https://exam\nple.com",
+    ],
 )
 def test_a_url_that_is_none_is_refused(url):
     with pytest.raises(ConfigurationError, match="public_url"):
         TwilioCallbacks(TOKEN, url, Log())
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://example.com:8443",
+        "http://[::1]:8080",
+        "https://[2001:db8::1]",
+        "https://user:secret@example.com",
+        "https://user:secret@example.com:8443",
+        "https://exämple.com/é",
+        "https://example.com/behind/a/proxy",
+    ],
+)
+def test_a_signature_is_checked_over_every_url_that_twilio_reaches(url):
+    log = Log()
+    served = TwilioCallbacks(TOKEN, url, log)
+    pairs = report("sent")
+    signed = RequestValidator(TOKEN).compute_signature(f"{url}{PATH}", dict(pairs))
+    _, _, _, body = form(pairs)
+    assert served.handle("POST", PATH, {"X-Twilio-Signature": signed}, body).status == 204
+    assert served.handle("POST", f"{PATH}/", {"X-Twilio-Signature": signed}, body).status == 403
+    assert "secret" not in repr(served)
+
+
+def test_a_password_in_a_url_is_not_shown_where_it_is_refused():
+    with pytest.raises(ConfigurationError, match="public_url") as refused:
+        TwilioCallbacks(TOKEN, "ftp://user:secret@example.com", Log())
+    assert "secret" not in str(refused.value)
 
 
 @pytest.mark.parametrize("token", ["", None, [], ["a", ""], [1]])

@@ -119,7 +119,7 @@ class TwilioCallbacks:
         self._clock = clock or _utc_now
 
     def __repr__(self) -> str:
-        return f"TwilioCallbacks({self._public_url!r})"
+        return f"TwilioCallbacks({_shown_url(self._public_url)!r})"
 
     def handle(self, method: str, path_and_query: str, headers: Mapping[str, str], body: bytes) -> Response:
         """Answer one request.
@@ -192,12 +192,11 @@ class TwilioCallbacks:
 
     def _take_inbound(self, inbound: Inbound, fields: _Fields) -> Response:
         if self._suppression is not None and inbound.word:
-            sender = fields.get("MessagingServiceSid") or inbound.to_number
-            entry = Suppression(to=inbound.from_number, sender=sender)
-            if inbound.word == "stop":
-                self._suppression.suppress(entry)
-            else:
-                self._suppression.lift(entry.to, entry.sender)
+            for entry in _entries_of(inbound, fields):
+                if inbound.word == "stop":
+                    self._suppression.suppress(entry)
+                else:
+                    self._suppression.lift(entry.to, entry.sender)
         if self._on_inbound is not None:
             self._on_inbound(inbound)
         return Response(200, _EMPTY_TWIML, "text/xml; charset=utf-8")
@@ -212,8 +211,14 @@ def _inbound_in(fields: _Fields) -> Inbound:
         word=_word_of(fields),
         raw=dict(fields),
     )
-    Suppression(to=inbound.from_number, sender=fields.get("MessagingServiceSid") or inbound.to_number)  # raises if none
+    _entries_of(inbound, fields)  # raises where there can be none
     return inbound
+
+
+def _entries_of(inbound: Inbound, fields: _Fields) -> list[Suppression]:
+    """Return the entries of who said something: for our number and its Messaging Service, since either may send."""
+    senders = {inbound.to_number, fields.get("MessagingServiceSid", "")} - {""}
+    return [Suppression(to=inbound.from_number, sender=sender) for sender in sorted(senders or {""})]
 
 
 def _refused(report: DeliveryReport, fields: _Fields) -> Suppression | None:
@@ -277,12 +282,27 @@ def _tokens(auth_token: object) -> list[str]:
 
 
 def _checked_url(url: object) -> str:
-    parts = urlsplit(url) if isinstance(url, str) else None
-    if parts is None or parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
-        got = repr(url) if isinstance(url, str) else type(url).__name__
-        msg = f"public_url must be how Twilio reaches you, such as 'https://example.com', got {got}."
-        raise ConfigurationError(msg)
-    return str(url).rstrip("/")
+    if isinstance(url, str) and _is_public(url):
+        return url.rstrip("/")
+    got = repr(_shown_url(url)) if isinstance(url, str) else type(url).__name__
+    msg = f"public_url must be how Twilio reaches you, such as 'https://example.com', got {got}."
+    raise ConfigurationError(msg)
+
+
+def _is_public(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        has_place = bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port, or an address in brackets, that is none
+        return False
+    is_plain = url.isprintable() and " " not in url and not parts.query and not parts.fragment
+    return is_plain and has_place and parts.scheme in {"http", "https"}
+
+
+def _shown_url(url: str) -> str:
+    """Return ``url`` without the name and password in it."""
+    before, at, after = url.rpartition("@")
+    return f"{before.partition('://')[0]}://***@{after}" if at else url
 
 
 def check_codes(codes: Iterable[str]) -> None:
