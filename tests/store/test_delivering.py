@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.store.clock import pass_time
 from tests.store.conftest import emptied
-from tests.store.journeys import attempt, begin, claimed, message, miscounted, row_of
+from tests.store.counted import counted_in, differing, rows_and_counters
+from tests.store.journeys import attempt, begin, claimed, message, row_of
 from tests.store.told import BUSY, NO_NUMBER, accepted, failed
 
 from smsretry import Accepted, Failure, FailureKind, GaveUp, GiveUpReason, Receipt
@@ -22,7 +22,7 @@ from smsretry.core.delivery import Delivery, DeliveryReport, DeliveryRetries, De
 from smsretry.core.policy import RetryPolicy
 from smsretry.core.suppression import Suppression
 from smsretry.errors import ConfigurationError
-from smsretry.store import CampaignSummary, SQLStore
+from smsretry.store import SQLStore
 
 S = DeliveryStatus
 OFF = Failure.of(FailureKind.UNREACHABLE, code=30003, provider="twilio")
@@ -42,47 +42,11 @@ def sent(store: SQLStore, name: str = "m", sid: str = "SM1", **more: Any) -> Non
 
 def figures(store: SQLStore) -> dict[str, int]:
     """Return the figures of the campaign that are not 0, and hold them against the rows."""
-    assert miscounted(store) == {}
-    summary, open_retries = check_deliveries(store)
-    assert summary.delivery_retries == summary.delivered_after_retry + summary.retries_in_vain + open_retries
+    rows, counters = rows_and_counters(store)
+    assert differing(counters, counted_in(rows.values())) == {}
+    summary = store.campaign_summary("spring")
     names = set(type(summary).__dataclass_fields__) - {"campaign"}
     return {name: value for name in sorted(names) if (value := getattr(summary, name))}
-
-
-def check_deliveries(store: SQLStore) -> tuple[CampaignSummary, int]:
-    """Hold the figures of deliveries against the rows; return them, and how many retries have no last word yet."""
-    summary = store.campaign_summary("spring")
-    messages = store._schema.messages.c
-    found, retries, open_retries = Counter[str](), 0, 0
-    with store._database.reading() as connection:
-        for state, delivery, made in connection.execute(
-            sa.select(messages.state, messages.delivery, messages.delivery_retries)
-        ):
-            retries += made
-            word = "pending" if state in {"pending", "unknown"} else bucket_of_word(delivery)
-            assert state == "accepted" or delivery is None
-            found[word] += state == "accepted"
-            open_retries += bool(made) and (word == "pending" or (state == "accepted" and word == "awaiting"))
-    assert (summary.delivered, summary.undelivered, summary.no_report, summary.awaiting) == (
-        found["delivered"],
-        found["undelivered"],
-        found["no_report"],
-        found["awaiting"],
-    )
-    assert summary.delivery_retries == retries
-    return summary, open_retries
-
-
-def bucket_of_word(delivery: str | None) -> str:
-    match delivery:
-        case "delivered" | "read":
-            return "delivered"
-        case "undelivered" | "failed" | "canceled":
-            return "undelivered"
-        case "no_report":
-            return "no_report"
-        case _:
-            return "awaiting"
 
 
 @pytest.fixture(params=("sqlite", pytest.param("postgresql", marks=pytest.mark.integration)))

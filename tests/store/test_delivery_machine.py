@@ -15,7 +15,6 @@ from random import Random
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -28,6 +27,7 @@ from hypothesis.stateful import (
 )
 from tests.store.clock import pass_time
 from tests.store.conftest import emptied
+from tests.store.counted import ARRIVED, REFUSED, counted_in, differing, rows_and_counters
 from tests.store.journeys import begin, message
 from tests.store.told import BUSY, LOST, NO_NUMBER
 
@@ -38,7 +38,6 @@ from smsretry.core.outcome import AttemptState, RetryAfter
 from smsretry.core.policy import RetryPolicy
 from smsretry.judge import event_of
 from smsretry.store import SQLStore
-from smsretry.store.moves import COUNTERS, STATE_COUNTERS
 
 THOROUGH = settings.get_current_profile_name() == "thorough"
 S = DeliveryStatus
@@ -54,9 +53,6 @@ WORDS = (
 SECONDS = (100.0, 100.0, 700.0, 1_300.0, 50_000.0, 270_000.0)
 """Whole hundreds: a lease, and every other time that is none, is further away from these than a run takes."""
 EXPIRED_TOKEN = Failure.of(FailureKind.AUTH, code=20003, http_status=401, provider="twilio")
-ARRIVED = {"delivered", "read"}
-REFUSED = {"undelivered", "failed", "canceled"}
-ENDED_UNSENT = {"failed", "expired", "canceled", "suppressed", "skipped"}
 HOW = ("taken", "taken", "taken", "lost", "never left", "refused", "busy", "token", "suppressed")
 picks = st.integers(0, 20)
 
@@ -209,10 +205,11 @@ class Delivering(RuleBasedStateMachine):
     @rule()
     def purge(self) -> None:
         self.waited_s = 0.0
-        rows, before = self.rows(), self.counters()
+        rows, before = rows_and_counters(self.store)
         self.store.purge(timedelta(days=3))
-        gone = rows.keys() - self.rows().keys()
-        assert self.counters() == before
+        left, after = rows_and_counters(self.store)
+        gone = rows.keys() - left.keys()
+        assert after == before
         self.purged.update(counted_in([rows[name] for name in gone]))
         self.names = [name for name in self.names if name not in gone]
         self.works = [work for work in self.works if work.claim.message.id not in gone]
@@ -270,10 +267,10 @@ class Delivering(RuleBasedStateMachine):
 
     @invariant()
     def the_figures_are_those_of_the_rows(self) -> None:
-        counted = counted_in(self.rows().values())
+        rows, counters = rows_and_counters(self.store)
+        counted = counted_in(rows.values())
         counted.update(self.purged)
-        counters = self.counters()
-        assert {name: counters[name] for name in counted} == counted
+        assert differing(counters, counted) == {}
 
     @invariant()
     def each_id_has_one_text_per_round_at_most(self) -> None:
@@ -328,34 +325,7 @@ class Delivering(RuleBasedStateMachine):
         return self.texts[-1]
 
     def rows(self) -> dict[str, Any]:
-        with self.store._database.reading() as connection:
-            return {row.id: row for row in connection.execute(sa.select(self.store._schema.messages))}
-
-    def counters(self) -> Counter[str]:
-        table = self.store._schema.counters
-        with self.store._database.reading() as connection:
-            rows = connection.execute(sa.select(*(table.c[name] for name in COUNTERS))).all()
-        assert all(row.sms_pending >= 0 for row in rows)
-        return Counter({name: sum(getattr(row, name) for row in rows) for name in COUNTERS})
-
-
-def counted_in(rows: Any) -> Counter[str]:
-    """Count messages anew, in other words than the store's."""
-    sums: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
-    for name in ("sms_retried", "sms_deferred", "sms_doubled"):  # what happened on the way, and no row tells
-        del sums[name]
-    for row in rows:
-        retries = row.delivery_retries
-        sums[next(name for state, name in STATE_COUNTERS.items() if state == row.state)] += 1
-        assert row.state == "accepted" or row.delivery is None
-        sums["sms_delivered"] += row.delivery in ARRIVED
-        sums["sms_undelivered"] += row.delivery in REFUSED
-        sums["sms_no_report"] += row.delivery == "no_report"
-        sums["sms_delivery_retries"] += retries
-        sums["sms_delivered_after_retry"] += bool(retries) and row.delivery in ARRIVED
-        failed_too = row.state in ENDED_UNSENT or row.delivery in REFUSED | {"no_report"}
-        sums["sms_retries_in_vain"] += retries - (not failed_too) if retries else 0
-    return sums
+        return rows_and_counters(self.store)[0]
 
 
 def weight(delivery: str | None) -> int:
