@@ -194,6 +194,8 @@ def test_an_answer_that_a_callback_has_overtaken_is_not_taken_for_the_next_round
 
 def test_texts_that_end_without_a_report_keep_nobody_from_being_asked_about(store, sender, simulator):
     taken = [text(store, sender, f"old{number}") for number in range(3)]
+    pass_time(store, QUARTER_OF_AN_HOUR + 1)
+    assert len(store.unreported()) == len(taken)  # and no answer comes
     pass_time(store, 80 * HOUR)
     simulator.script_fate("delivered")
     text(store, sender)

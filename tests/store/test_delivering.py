@@ -253,6 +253,8 @@ def test_two_pollers_do_not_ask_twice(store: SQLStore) -> None:
 def test_texts_that_end_without_a_report_hold_up_no_others(store: SQLStore) -> None:
     for number in range(3):
         sent(store, f"old{number}", f"SMold{number}")
+    pass_time(store, 16 * 60)
+    assert len(store.unreported()) == 3  # and no answer comes
     pass_time(store, 80 * 3_600)
     sent(store)
     pass_time(store, 16 * 60)

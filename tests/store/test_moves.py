@@ -44,9 +44,10 @@ class Ledger:
         self.known.add(fact.event_id)
         row = self.rows.get(fact.message_id)
         before = None if row is None else standing(row)
-        self.rows[fact.message_id] = (
-            NO_DELIVERY | first_standing(fact) if before is None else row | changes(before, fact)
-        )
+        if row is None or before is None:
+            self.rows[fact.message_id] = {**NO_DELIVERY, **first_standing(fact)}
+        else:
+            self.rows[fact.message_id] = row | changes(before, fact)
         self.counters.update(moves(before, MessageState(self.rows[fact.message_id]["state"]), fact))
 
 
