@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from urllib.request import Request, urlopen
 import pytest
 from tests.testing.callback_app import application
 from tests.testing.plain_client import TO, create, eventually, list_messages, refuses
+from twilio.request_validator import RequestValidator
 
 from smsretry.testing.simulator import RateLimited, TwilioSimulator
 from smsretry.testing.simulator.__main__ import simulator_from
@@ -88,6 +90,40 @@ def test_another_process_plans_callbacks_and_scripts_fates_and_reads_what_became
         assert (simulator.under_way, simulator.callback_counts.sent) == (0, 3)
 
 
+def test_another_process_lets_somebody_answer_stop() -> None:
+    with application() as app, TwilioSimulator() as simulator:
+        inbound = {"from": TO, "to": "+15005550006", "body": "STOP", "url": app.url}
+        said = control(simulator, "receive", inbound | {"opt_out_type": "STOP"})
+        assert said == {"status": 204, "body": ""}
+        (got,) = app.got
+        assert (got.form["From"], got.form["Body"], got.form["OptOutType"]) == (TO, "STOP", "STOP")
+        signature = got.headers["x-twilio-signature"]
+        assert RequestValidator(simulator.auth_token).validate(app.url, got.form, signature)
+        assert simulator.posts == 0
+
+
+def test_an_application_that_is_not_there_is_told_to_who_let_somebody_answer() -> None:
+    with application() as app:
+        url = app.url
+    with TwilioSimulator() as simulator, pytest.raises(HTTPError) as caught:
+        control(simulator, "receive", {"from": TO, "to": "+15005550006", "body": "STOP", "url": url})
+    with caught.value as error:
+        assert error.code == 502
+        assert "did not answer" in json.load(error)["error"]
+
+
+def test_a_simulator_that_closes_does_not_wait_for_an_application_that_is_silent() -> None:
+    with application() as app, TwilioSimulator() as simulator, ThreadPoolExecutor(max_workers=1) as threads:
+        app.says_nothing()
+        inbound = {"from": TO, "to": "+15005550006", "body": "STOP", "url": app.url}
+        asked = threads.submit(control, simulator, "receive", inbound)
+        assert eventually(lambda: len(app.got) == 1)
+        began = time.monotonic()
+        simulator.close()
+        assert isinstance(asked.exception(timeout=4), ConnectionError)
+        assert time.monotonic() - began < 2
+
+
 def test_another_process_can_cause_an_outage() -> None:
     with TwilioSimulator() as simulator:
         control(simulator, "outage", {"duration_s": 0.2})
@@ -119,6 +155,11 @@ def test_another_process_can_cause_an_outage() -> None:
         ("fate", {}, 400),
         ("fate", {"status": "undelivered"}, 400),
         ("fate", {"status": "delivered", "callbacks": "delivered"}, 400),
+        ("receive", {"from": TO, "to": TO, "body": "STOP"}, 400),
+        ("receive", {"from": TO, "to": TO, "body": 7, "url": "http://127.0.0.1"}, 400),
+        ("receive", {"from": TO, "to": TO, "body": "STOP", "url": "https://sms.example.com"}, 400),
+        ("receive", {"from": TO, "to": TO, "body": "STOP", "url": "http://127.0.0.1", "opt_out_type": "NO"}, 400),
+        ("receive", {"nonsense": "1"}, 400),
     ],
 )
 def test_a_control_request_that_makes_no_sense_is_refused_with_a_reason(wish: str, data: Any, status: int) -> None:

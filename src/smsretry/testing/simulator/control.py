@@ -8,6 +8,9 @@
 ``POST /__simulator__/callbacks`` ``{"plan": {"undelivered": {"30003": 0.1}, "lost": 0.05}}`` or ``{"plan": null}``
 ``POST /__simulator__/fate``      ``{"status": "undelivered", "code": 30003}``; also ``to``, ``callbacks``,
                                   ``before_answer``
+``POST /__simulator__/receive``   ``{"from": "+1…", "to": "+1…", "body": "STOP", "url": "http://…"}``: post an inbound
+                                  message; also ``opt_out_type``, ``messaging_service_sid``; answers what the
+                                  application said: ``status`` and ``body``
 ``POST /__simulator__/outage``    ``{"duration_s": 2}``: the port refuses for two seconds
 ``POST /__simulator__/reset``     forget requests, texts and scripts
 ================================= ===================================================================================
@@ -18,7 +21,7 @@ Bodies are JSON. These requests need no credentials and are not counted.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,8 +29,10 @@ from smsretry.testing.simulator.fates import CallbackPlan
 from smsretry.testing.simulator.faults import fault_from_dict, fault_to_dict
 from smsretry.testing.simulator.http1 import Answer, Delivery, RequestLine, Whole, delivery_of
 from smsretry.testing.simulator.plan import NORMAL, Call
+from smsretry.testing.simulator.webhooks import inbound_form
 
 if TYPE_CHECKING:
+    from smsretry.testing.simulator.courier import WebhookAnswer
     from smsretry.testing.simulator.fates import Fate
     from smsretry.testing.simulator.ledger import Callback, Request, Text
     from smsretry.testing.simulator.server import Finish
@@ -39,29 +44,57 @@ _KEYS: Final[Mapping[str, Mapping[str, None]]] = {
     "POST always": dict.fromkeys(("fault", "to", "on")),
     "POST callbacks": dict.fromkeys(("plan",)),
     "POST fate": dict.fromkeys(("status", "code", "to", "callbacks", "before_answer")),
+    "POST receive": dict.fromkeys(("from", "to", "body", "url", "opt_out_type", "messaging_service_sid")),
     "POST outage": dict.fromkeys(("duration_s",)),
 }
-_WISHES: Final = "counts, state, script, always, callbacks, fate, outage or reset"
+_NEEDED: Final = ("from", "to", "body", "url")
+_RECEIVE: Final = "POST receive"
+_WISHES: Final = "counts, state, script, always, callbacks, fate, receive, outage or reset"
 
 
 class Control:
-    """Translate control requests into calls of one simulator."""
+    """Translate control requests into calls of one simulator; ``post_inbound`` posts a form to a URL, signed."""
 
-    def __init__(self, simulator: TwilioSimulator) -> None:
+    def __init__(
+        self, simulator: TwilioSimulator, *, post_inbound: Callable[[Mapping[str, str], str], Awaitable[WebhookAnswer]]
+    ) -> None:
         self._simulator = simulator
+        self._post_inbound = post_inbound
 
     def begin(self, line: RequestLine) -> Finish:
         """Return what answers the control request that begins with ``line``."""
-        return partial(self._finish, f"{line.method} {line.target.removeprefix(PREFIX)}")
+        wish = f"{line.method} {line.target.removeprefix(PREFIX)}"
+        return self._receive if wish == _RECEIVE else partial(self._finish, wish)
 
     def _finish(self, wish: str, whole: Whole) -> Delivery:
         try:
-            status, data = 200, self._done(wish, _json_object(whole.body))
+            return _delivered(200, self._done(wish, _json_object(whole.body)))
         except LookupError as error:
-            status, data = 404, {"error": str(error.args[0])}
+            return _delivered(404, {"error": str(error.args[0])})
         except (ValueError, TypeError, RecursionError) as error:
-            status, data = 400, {"error": str(error)}
-        return delivery_of(Answer(status=status, body=json.dumps(data).encode()), NORMAL)
+            return _delivered(400, {"error": str(error)})
+
+    async def _receive(self, whole: Whole) -> Delivery:
+        try:
+            data = _json_object(whole.body)
+            _check_inbound(data)
+            answer = await self._post_inbound(self._inbound(data), data["url"])
+        except (ValueError, TypeError, RecursionError) as error:
+            return _delivered(400, {"error": str(error)})
+        except OSError as error:
+            return _delivered(502, {"error": f"The application did not answer ({type(error).__name__}: {error})."})
+        return _delivered(200, {"status": answer.status, "body": answer.text})
+
+    def _inbound(self, data: Mapping[str, str]) -> dict[str, str]:
+        return inbound_form(
+            account_sid=self._simulator.account_sid,
+            from_number=data["from"],
+            to_number=data["to"],
+            body=data["body"],
+            messaging_service_sid=data.get("messaging_service_sid"),
+            opt_out_type=data.get("opt_out_type"),
+            media_urls=(),
+        )
 
     def _done(self, wish: str, data: Mapping[str, Any]) -> dict[str, Any]:
         _check_keys(wish, data)
@@ -165,6 +198,10 @@ def _text_json(text: Text, fate: Fate) -> dict[str, Any]:
     }
 
 
+def _delivered(status: int, data: Mapping[str, Any]) -> Delivery:
+    return delivery_of(Answer(status=status, body=json.dumps(data).encode()), NORMAL)
+
+
 def _json_object(body: bytes) -> Mapping[str, Any]:
     data = json.loads(body) if body else {}
     if not isinstance(data, dict):
@@ -178,6 +215,14 @@ def _check_keys(wish: str, data: Mapping[str, Any]) -> None:
         raise ValueError(f"{wish} takes {' and '.join(known) or 'no keys'}, got {odd[0]!r}.")
     if not isinstance(data.get("to"), (str, type(None))):
         raise TypeError("to must be a number such as '+14155550101', or null for everyone.")
+
+
+def _check_inbound(data: Mapping[str, Any]) -> None:
+    _check_keys(_RECEIVE, data)
+    if missing := [name for name in _NEEDED if name not in data]:
+        raise ValueError(f"{_RECEIVE} needs {', '.join(_NEEDED)}; {missing[0]!r} is missing.")
+    if odd := [name for name, value in data.items() if not isinstance(value, str)]:
+        raise TypeError(f"{odd[0]} must be text, got {type(data[odd[0]]).__name__}.")
 
 
 def _list(faults: object) -> list[Any]:

@@ -26,7 +26,7 @@ from smsretry.testing.simulator.http1 import (
 from smsretry.testing.simulator.plan import NORMAL
 
 T = TypeVar("T")
-Finish: TypeAlias = Callable[[Whole], Delivery]
+Finish: TypeAlias = Callable[[Whole], Delivery | Coroutine[None, None, Delivery]]
 Begin: TypeAlias = Callable[[RequestLine], Finish]
 """Take note of a request at its first line; return what answers it once it is whole."""
 
@@ -186,6 +186,7 @@ class Connection(asyncio.Protocol):
 
     _transport: asyncio.Transport
     _finish: Finish
+    _awaited: asyncio.Task[Delivery] | None = None
 
     def __init__(self, begin: Begin, open_connections: set[Connection]) -> None:
         self._begin = begin
@@ -206,6 +207,8 @@ class Connection(asyncio.Protocol):
         self._open_connections.discard(self)
         if self._timer is not None:
             self._timer.cancel()
+        if self._awaited is not None:
+            self._awaited.cancel()
         self._tell_left()
 
     def data_received(self, data: bytes) -> None:
@@ -233,9 +236,21 @@ class Connection(asyncio.Protocol):
             case Whole():
                 self._is_answering = True
                 self._keeps_alive = event.head.keep_alive
-                self._deliver(self._finish(event))
+                self._answer(self._finish(event))
             case _:
                 assert_never(event)
+
+    def _answer(self, delivery: Delivery | Coroutine[None, None, Delivery]) -> None:
+        if isinstance(delivery, Delivery):
+            self._deliver(delivery)
+        else:
+            self._awaited = asyncio.get_running_loop().create_task(delivery)
+            self._awaited.add_done_callback(self._deliver_awaited)
+
+    def _deliver_awaited(self, task: asyncio.Task[Delivery]) -> None:
+        if not task.cancelled() and not self._transport.is_closing():
+            self._deliver(task.result())
+            self._read()
 
     def _deliver(self, delivery: Delivery) -> None:
         self._left = delivery.left

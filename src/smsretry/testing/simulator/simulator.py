@@ -98,7 +98,7 @@ class TwilioSimulator:
         self._routes = Routes(routes)
         self._courier = Courier()
         self._server = Server(self._begin, self._end, host=host, port=port)
-        self._control = Control(self)
+        self._control = Control(self, post_inbound=self._post_inbound)
         self._desk = self._new_desk()
 
     def __repr__(self) -> str:
@@ -312,10 +312,8 @@ class TwilioSimulator:
             opt_out_type=opt_out_type,
             media_urls=media_urls,
         )
-        target = self._routes.target(url)
-        headers = webhook_headers(url, form, auth_token=self.auth_token)
         return self._server.run(
-            lambda: self._courier.post(target, form, headers, timeout_s=timeout_s), patience_s=timeout_s + _PATIENCE_S
+            lambda: self._post_inbound(form, url, timeout_s=timeout_s), patience_s=timeout_s + _PATIENCE_S
         )
 
     def reset(self) -> None:
@@ -325,6 +323,13 @@ class TwilioSimulator:
         """
         old, self._desk = self._desk, self._new_desk()
         self._server.soon(old.callbacks.stop)
+
+    async def _post_inbound(
+        self, form: Mapping[str, str], url: str, *, timeout_s: float = _PATIENCE_S
+    ) -> WebhookAnswer:
+        target = self._routes.target(url)
+        headers = webhook_headers(url, form, auth_token=self.auth_token)
+        return await self._courier.post(target, form, headers, timeout_s=timeout_s)
 
     def _new_desk(self) -> Desk:
         creates, look_ups = (FaultPlan(seed=self._seed, rates=self._rates[call]) for call in Call)
