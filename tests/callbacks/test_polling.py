@@ -87,6 +87,24 @@ def test_a_text_whose_report_was_lost_is_asked_about_a_quarter_of_an_hour_later(
     assert simulator.gets == 1
 
 
+def test_a_text_is_asked_about_sooner_where_that_is_wished_and_only_the_first_time(store, sender, simulator):
+    text(store, sender)
+    assert poll(store, sender, after_s=60) == Polled(asked=0, final=0, failed=0)
+    assert poll(store, sender, after_s=0) == Polled(asked=1, final=0, failed=0)
+    assert poll(store, sender, after_s=0) == Polled(asked=0, final=0, failed=0)
+    pass_time(store, HOUR / 2 + 1)
+    assert poll(store, sender, after_s=0) == Polled(asked=1, final=0, failed=0)
+    text(store, sender, "later")
+    pass_time(store, 61)
+    assert poll(store, sender, after_s=60).asked == 1
+
+
+@pytest.mark.parametrize("after_s", [-1, 901, float("nan")])
+def test_a_time_after_which_nobody_is_asked_is_refused(store, sender, after_s):
+    with pytest.raises(ConfigurationError, match="after_s must be from 0 to 900"):
+        poll(store, sender, after_s=after_s)
+
+
 def test_a_text_without_a_last_word_is_asked_about_less_and_less_until_three_days_are_over(store, sender, simulator):
     text(store, sender)
     asked = []

@@ -24,7 +24,7 @@ class CanQueue(Protocol):
 class CanAsk(DeliveryLog, Protocol):
     """Say which texts have no last word: `smsretry.store.SQLStore` does."""
 
-    def unreported(self, *, limit: int = ...) -> Sequence[Any]:
+    def unreported(self, *, limit: int = ..., after_s: float = ...) -> Sequence[Any]:
         """Take texts that are to be asked about."""
         ...
 
@@ -41,15 +41,21 @@ class Polled:
     """Of these: those of which the provider did not say anything; they are asked about again later."""
 
 
-def poll(store: CanAsk, sender: CanFetch, queue: CanQueue | None = None, *, limit: int = 1_000) -> Polled:
+def poll(
+    store: CanAsk, sender: CanFetch, queue: CanQueue | None = None, *, limit: int = 1_000, after_s: float = 900.0
+) -> Polled:
     """Ask ``sender`` about up to ``limit`` texts of ``store`` whose last word has not come, and write what it says.
 
-    Run it every few minutes: each text is asked about 15 minutes after it was accepted, and then less and less often,
-    until 72 hours have passed. ``queue`` is a ready task of an adapter: a message that is sent anew for a delivery
-    failure is queued there; without it, `smsretry.store.recover` queues it. Any number may run side by side.
+    Run it every few minutes: each text is asked about ``after_s`` seconds after it was accepted (0 to 900), and then
+    less and less often, until 72 hours have passed. ``queue`` is a ready task of an adapter: a message that is sent
+    anew for a delivery failure is queued there; without it, `smsretry.store.recover` queues it. Any number may run side
+    by side.
     """
     counted = {"asked": 0, "final": 0, "failed": 0}
-    while counted["asked"] < limit and (due := store.unreported(limit=min(100, limit - counted["asked"]))):
+    while counted["asked"] < limit:
+        due = store.unreported(limit=min(100, limit - counted["asked"]), after_s=after_s)
+        if not due:
+            break
         for one in due:
             counted["asked"] += 1
             try:

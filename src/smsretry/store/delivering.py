@@ -17,10 +17,12 @@ from smsretry.core import claims
 from smsretry.core.delivery import Delivery, DeliveryReport, DeliveryRetries, DeliveryStatus, Received
 from smsretry.core.message import Message, Receipt
 from smsretry.core.outcome import Accepted
+from smsretry.errors import ConfigurationError
 from smsretry.store.claiming import Claims
 from smsretry.store.database import Database
 from smsretry.store.kept import columns_of, entry_of, read_body
 from smsretry.store.moves import (
+    FIRST_FETCH,
     NO_DELIVERY,
     UNDELIVERED,
     WITHOUT_REPORT,
@@ -78,16 +80,19 @@ class Deliveries:
         self._writer.count_all(connection, tally)
         return Received(message_id, known[0], changed, again)
 
-    def unreported(self, connection: sa.Connection, *, limit: int) -> tuple[int, tuple[Unreported, ...]]:
+    def unreported(
+        self, connection: sa.Connection, *, limit: int, first: timedelta
+    ) -> tuple[int, tuple[Unreported, ...]]:
         """Take up to ``limit`` texts whose last word has not come; return how many were due, and those to ask about.
 
-        The others have ended: those of which no word will come, and those of which it is known already. Counters are
-        moved last, in the order of their shards: a plan, too, moves those of many messages.
+        One that nobody asked about yet is due ``first`` after its acceptance. The others have ended: those of which no
+        word will come, and those of which it is known already. Counters are moved last, in the order of their shards: a
+        plan, too, moves those of many messages.
         """
         message, now, tally = self._messages.c, self._writer.now(connection), Tally(Counter)
         query = (
             sa.select(self._messages, sa.literal(now, message.decided_at.type).label("now"))
-            .where(message.next_fetch.is_not(None), message.next_fetch <= now)
+            .where(message.next_fetch.is_not(None), _is_due(message, now, first))
             .order_by(message.next_fetch)
             .limit(limit)
             .with_for_update(skip_locked=True)
@@ -285,6 +290,25 @@ class Deliveries:
         state = MessageState(columns.get("state", row.state))
         after = counted(state, columns["delivery"], columns.get("delivery_retries", row.delivery_retries))
         tally[row.campaign, shard_of(row.id)].update(moved(before, after))
+
+
+def checked_first_fetch(after_s: float) -> timedelta:
+    """Return how long after its acceptance a text is first asked about; raise `ConfigurationError` for no such time."""
+    longest_s = FIRST_FETCH.total_seconds()
+    if not 0.0 <= after_s <= longest_s:
+        raise ConfigurationError(
+            f"after_s must be from 0 to {longest_s:g} seconds, got {after_s!r}. Leave it out for 900."
+        )
+    return timedelta(seconds=after_s)
+
+
+def _is_due(message: Any, now: datetime, first: timedelta) -> sa.ColumnElement[bool]:
+    is_due: sa.ColumnElement[bool] = message.next_fetch <= now
+    if first == FIRST_FETCH:
+        return is_due  # as the index has it
+    if not first:
+        return sa.or_(is_due, message.fetches == 0)  # by no clock: the one that wrote the time may be ahead
+    return sa.or_(is_due, sa.and_(message.fetches == 0, message.next_fetch <= now + (FIRST_FETCH - first)))
 
 
 def _is_of(row: Any, report: DeliveryReport | None) -> bool:

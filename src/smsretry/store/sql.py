@@ -23,7 +23,7 @@ from smsretry.errors import ConfigurationError, InvalidMessage
 from smsretry.store import reading
 from smsretry.store.claiming import Claims, in_batches
 from smsretry.store.database import Database
-from smsretry.store.delivering import Deliveries
+from smsretry.store.delivering import Deliveries, checked_first_fetch
 from smsretry.store.gathering import Statements
 from smsretry.store.moves import fact_of, fact_of_skip
 from smsretry.store.records import AttemptRecord, CampaignSummary, MessageRecord, Purged, ReasonCount, Unreported
@@ -294,15 +294,18 @@ class SQLStore:
         """
         return self._database.write(lambda connection: self._deliveries.receive(connection, report))
 
-    def unreported(self, *, limit: int = 100) -> tuple[Unreported, ...]:
+    def unreported(self, *, limit: int = 100, after_s: float = 900.0) -> tuple[Unreported, ...]:
         """Take up to ``limit`` texts whose last word has not come, for the caller to ask the provider about.
 
-        Each is taken 15 minutes after it was accepted, and then half an hour, an hour and so on later, up to every 12
-        hours; after 72 hours, when it was asked about at least once, it has no report. What was taken is not taken
-        again meanwhile, by whoever asks.
+        Each is taken ``after_s`` seconds (0 to 900) after it was accepted, and then half an hour, an hour and so on
+        later, up to every 12 hours; after 72 hours, when it was asked about at least once, it has no report. What was
+        taken is not taken again meanwhile, by whoever asks.
         """
+        first = checked_first_fetch(after_s)
         while True:
-            due, taken = self._database.write(lambda connection: self._deliveries.unreported(connection, limit=limit))
+            due, taken = self._database.write(
+                lambda connection: self._deliveries.unreported(connection, limit=limit, first=first)
+            )
             if taken or not due:
                 return taken
 
