@@ -87,6 +87,27 @@ def test_a_text_that_did_not_arrive_says_why(store, twilio):
     assert TO not in shown
 
 
+def test_the_figures_of_a_campaign_are_shown(store, twilio):
+    sent(store, twilio, "undelivered", 30005)
+    said(store, "reconcile", **account(twilio))
+    shown = said(store, "show", "--campaign", "spring")
+    assert "│ accepted │ 1 │ │ undelivered │ 1 │ │ failed │ 0 │" in shown
+    figures = json.loads(said(store, "show", "--campaign", "spring", "--json"))
+    assert (figures["planned"], figures["sent"], figures["undelivered"], figures["awaiting"]) == (1, 1, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--campaign", "sprung"], 1, "There is no campaign 'sprung'"),
+        (["spring:1", "--campaign", "spring"], 2, "Name a message's id, or a --campaign."),
+        ([], 2, "Name a message's id, or a --campaign."),
+    ],
+)
+def test_what_cannot_be_shown_is_told(store, arguments, code, words):
+    assert words in said(store, "show", *arguments, code=code)
+
+
 def test_a_text_is_sent_anew_only_where_the_command_is_told_so(store, twilio):
     sent(store, twilio, "undelivered", 30003)
     said(store, "reconcile", "--retry-code", "30003", "--retry-code", "30001", **account(twilio))

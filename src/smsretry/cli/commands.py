@@ -97,11 +97,24 @@ def schedule(
 
 
 @smsretry.command()
-@click.argument("message_id")
+@click.argument("message_id", required=False)
+@click.option("--campaign", help="Show the figures of this campaign, in place of one message.")
 @click.option("--store", "url", default="sqlite:///sms.db", show_default=True, help="The database's URL.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
-def show(message_id: str, url: str, as_json: bool) -> None:  # noqa: FBT001  # click passes options by name
-    """Show what happened to MESSAGE_ID, and why it was tried again."""
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: an array, and of a campaign an object.")
+def show(*, message_id: str | None, campaign: str | None, url: str, as_json: bool) -> None:
+    """Show what happened to MESSAGE_ID, and why it was tried again; or the figures of a campaign."""
+    from smsretry.cli.figures import tell_campaign
+
+    match message_id, campaign:
+        case str(), None:
+            _show_message(message_id, url, as_json=as_json)
+        case None, str():
+            tell_campaign(url, campaign, as_json=as_json)
+        case _:
+            raise click.UsageError("Name a message's id, or a --campaign.")
+
+
+def _show_message(message_id: str, url: str, *, as_json: bool) -> None:
     from smsretry.cli.show import delivery_of, history_of, history_table, standing_of
 
     record, attempts = history_of(url, message_id)

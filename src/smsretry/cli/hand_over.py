@@ -104,7 +104,7 @@ def requeue(
 
     queue = _queue(app, task, call)
     with opened(url) as store:
-        _check_campaign(store, campaign)
+        check_campaign(store, campaign)
         repeat(store, lambda: run(store, queue, campaign=campaign or None, kind=kind), _told(as_json=as_json))
 
 
@@ -130,7 +130,7 @@ def cancel(message_id: str, url: str) -> None:
         click.echo(f"{message_id} is canceled.")
 
 
-def _check_campaign(store: SQLStore, campaign: str) -> None:
+def check_campaign(store: SQLStore, campaign: str) -> None:
     """Raise where ``store`` knows no message of ``campaign``: it is misspelt, or the store is another one."""
     if store.campaign_summary(campaign or None).planned == 0:
         what = f"campaign {campaign!r}" if campaign else "message without a campaign"

@@ -42,6 +42,9 @@ def print_result(console: Console, store: SQLStore, campaign: str) -> None:
     summary = store.campaign_summary(campaign)
     table = Table("what", "count", title=Text(f"The campaign {campaign}"), title_justify="left")
     table.add_row("accepted", f"{summary.sent:,}")
+    for what in ("delivered", "undelivered", "no_report"):
+        if count := getattr(summary, what):
+            table.add_row(f"  {what.replace('_', ' ')}", f"{count:,}")
     table.add_row("failed", f"{summary.failed:,}")
     for cause in store.failure_reasons(campaign):
         table.add_row(Text(f"  {cause.kind} {cause.code or ''} ({cause.reason})"), f"{cause.count:,}")
