@@ -102,7 +102,10 @@ def schedule(
 @click.option("--store", "url", default="sqlite:///sms.db", show_default=True, help="The database's URL.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: an array, and of a campaign an object.")
 def show(*, message_id: str | None, campaign: str | None, url: str, as_json: bool) -> None:
-    """Show what happened to MESSAGE_ID, and why it was tried again; or the figures of a campaign."""
+    """Show what happened to MESSAGE_ID, and why it was tried again.
+
+    With --campaign show where the messages of a campaign stand, and why some failed.
+    """
     from smsretry.cli.figures import tell_campaign
 
     match message_id, campaign:
