@@ -124,6 +124,8 @@ def test_a_text_that_is_not_to_be_sent_anew_is_not(store, twilio):
 def test_a_text_whose_last_word_never_came_says_so(store, twilio):
     sent(store, twilio, "sent")
     pass_time(store, 80 * 3_600)
+    assert said(store, "reconcile", **account(twilio)).startswith("1 asked about, 0 of them")
+    pass_time(store, 3_600)
     assert said(store, "reconcile", **account(twilio)).startswith("0 asked about")
     assert "The provider's last word never came." in said(store, "show", "spring:1")
 

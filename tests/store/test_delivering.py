@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,12 +17,13 @@ from tests.store.counted import counted_in, differing, rows_and_counters
 from tests.store.journeys import attempt, begin, claimed, message, row_of
 from tests.store.told import BUSY, NO_NUMBER, accepted, failed
 
-from smsretry import Accepted, Failure, FailureKind, GaveUp, GiveUpReason, Receipt
+from smsretry import Accepted, AsyncDispatcher, Failure, FailureKind, GaveUp, GiveUpReason, Message, Receipt
 from smsretry.core.claims import Claim, Ended, NotDue
 from smsretry.core.delivery import Delivery, DeliveryReport, DeliveryRetries, DeliveryStatus, Mark
 from smsretry.core.policy import RetryPolicy
 from smsretry.core.suppression import Suppression
 from smsretry.errors import ConfigurationError
+from smsretry.ports import mark_of_send
 from smsretry.store import SQLStore
 
 S = DeliveryStatus
@@ -446,8 +448,16 @@ def suppress(store: SQLStore) -> None:
     assert attempt(store, message("m"), suppression=store) is not None
 
 
+def let_expire(store: SQLStore) -> None:
+    pass_time(store, 700.0)
+    claim, late = claimed(store, message("m")), Failure.of(FailureKind.EXPIRED)
+    why = GiveUpReason.EXPIRED
+    store.finish(claim, GaveUp(late, why, 0), failed("m", 0, reason=why, failure=late, round=2))
+
+
 ENDS: list[tuple[str, Callable[[SQLStore], object]]] = [
     ("failed", refuse),
+    ("expired", let_expire),
     ("canceled", lambda store: store.cancel("m")),
     ("suppressed", suppress),
 ]
@@ -479,6 +489,32 @@ def test_a_text_that_arrived_after_all_is_delivered_whatever_became_of_its_retry
     answer = begin(retrying, message("m"))
     assert isinstance(answer, Ended)
     assert isinstance(answer.outcome, Accepted)
+
+
+def test_in_a_loop_a_text_is_kept_for_its_retry_too(retrying: SQLStore) -> None:
+    class Sender:
+        async def send(self, one: Message, /) -> Receipt:
+            return Receipt("twilio", f"SM-{one.id}-{mark_of_send()}", datetime.now(UTC))
+
+    async def attempt_all() -> None:
+        dispatcher = AsyncDispatcher(Sender(), journal=retrying)
+        messages = [message(f"m{number}", to=f"+1500555{number:04}") for number in range(20)]
+        outcomes = await asyncio.gather(*(dispatcher.attempt(one) for one in messages))
+        assert all(isinstance(outcome, Accepted) for outcome in outcomes)
+
+    asyncio.run(attempt_all())
+    for number in range(20):
+        told_of = told(S.FAILED, f"m{number}", sid=f"SM-m{number}-1.1.1", code="30003", mark=Mark(1, 1, 1))
+        assert retrying.receive(told_of).again is not None
+    assert figures(retrying) == {"pending": 20, "delivery_retries": 20}
+    pass_time(retrying, 700.0)
+    asyncio.run(attempt_all())
+    assert figures(retrying) == {"sent": 20, "delivery_retries": 20}
+    for number in range(20):
+        told_of = told(S.DELIVERED, f"m{number}", sid=f"SM-m{number}-2.1.2", mark=Mark(2, 1, 2))
+        assert retrying.receive(told_of).changed
+    arrived = {"sent": 20, "delivered": 20, "delivered_after_retry": 20, "delivery_retries": 20}
+    assert figures(retrying) == arrived
 
 
 def test_a_text_of_the_first_round_that_arrived_ends_the_third_too(retrying: SQLStore) -> None:

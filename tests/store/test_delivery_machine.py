@@ -260,7 +260,7 @@ class Delivering(RuleBasedStateMachine):
             row = rows[one.message_id]
             assert (row.state, row.provider_id, row.delivery in ARRIVED | REFUSED) == ("accepted", text.sid, False)
             if not fails:
-                self.store.receive(report_of(text, word, "id"))
+                self.store.receive(report_of(text, word, "nothing"))
                 text.told.add(word[0])
 
     # What holds ----------------------------------------------------------------------------------------------------
