@@ -238,6 +238,15 @@ def test_an_application_that_fails_is_away():
     assert callbacks(Log(), on_inbound=fail).handle(*form(inbound("hello"))).status == 503
 
 
+@pytest.mark.parametrize("number", ["whatsapp:+14155550123", "12345", "messenger:1"])
+def test_a_stop_from_what_no_message_goes_to_is_handed_on_and_not_listed(number):
+    log, got = Log(), list[Inbound]()
+    pairs = [*dict([*inbound("STOP"), ("From", number)]).items()]
+    assert callbacks(log, on_inbound=got.append).handle(*form(pairs)).status == 200
+    assert [(one.from_number, one.word) for one in got] == [(number, "stop")]
+    assert log.list == {}
+
+
 @pytest.mark.parametrize(
     "url",
     [

@@ -206,7 +206,9 @@ def test_a_file_that_is_no_list_is_refused_with_what_is_wrong(store, tmp_path, c
 
 
 def test_what_is_no_number_is_not_put_on_the_list(store):
-    assert "to must be a number" in said(store, "suppressed", "add", "", code=1)
+    for number in ("", "4155550101", "hello"):
+        assert "Add + and the country" in said(store, "suppressed", "add", number, code=1)
+    assert "sender must be" in said(store, "suppressed", "add", TO, "--sender", "15005550006", code=1)
 
 
 @pytest.mark.parametrize("words", [("list",), ("add", TO), ("remove", TO), ("export", "-")])

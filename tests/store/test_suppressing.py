@@ -90,9 +90,12 @@ def test_a_list_of_numbers_alone_is_enough(store: SQLStore) -> None:
         ("to,colour\n1,red\n", "got to, colour"),
         ("+14155550123\n+14155550124\n", r"got \*\*\*23"),
         ("to\n\n ,\n", "Line 3"),
-        ("to,reason\n1,because\n", "Line 2"),
-        ("to,since\n1,yesterday\n", "Line 2"),
-        ("to,since\n1,2026-01-01T00:00:00\n", "Line 2"),
+        ("to,reason\n+14155550123,because\n", "Line 2 .*because"),
+        ("to,since\n+14155550123,yesterday\n", "Line 2 .*yesterday"),
+        ("to,since\n+14155550123,2026-01-01T00:00:00\n", "Line 2 .*aware"),
+        ("to\n+14155550123\n4155550108\n", r"Line 3 .*Add \+ and the country"),
+        ("to\n(415) 555-0107\n", r"Line 2 .*Add \+ and the country"),
+        ("to,sender\n+14155550123,15005550006\n", r"Line 2 .*sender .*Add \+ and the country"),
     ],
 )
 def test_a_file_that_is_no_list_is_refused_with_the_line(store: SQLStore, text: str, named: str) -> None:

@@ -25,6 +25,7 @@ except ModuleNotFoundError as error:
 from smsretry.callbacks.polling import CanQueue, queue_again
 from smsretry.core.delivery import DeliveryReport, callback_query
 from smsretry.core.failure import FailureKind
+from smsretry.core.message import is_e164
 from smsretry.core.suppression import Suppression
 from smsretry.errors import ConfigurationError
 from smsretry.ports import Clock, DeliveryLog, SuppressionList
@@ -216,7 +217,12 @@ def _inbound_in(fields: _Fields) -> Inbound:
 
 
 def _entries_of(inbound: Inbound, fields: _Fields) -> list[Suppression]:
-    """Return the entries of who said something: for our number and its Messaging Service, since either may send."""
+    """Return the entries of who said something: for our number and its Messaging Service, since either may send.
+
+    There is none for what no message goes to, such as an address of another channel.
+    """
+    if not is_e164(inbound.from_number):
+        return []
     senders = {inbound.to_number, fields.get("MessagingServiceSid", "")} - {""}
     return [Suppression(to=inbound.from_number, sender=sender) for sender in sorted(senders or {""})]
 

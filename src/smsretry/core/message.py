@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeGuard
 
 from smsretry.core.mask import mask_number, mask_text, shown
 from smsretry.errors import InvalidMessage
@@ -54,7 +54,7 @@ class Message:
     metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        _check_to(self.to)
+        check_to(self.to)
         _check_body(self.body, self.media_urls)
         _check_name("id", self.id)
         _check_name("campaign", self.campaign)
@@ -117,8 +117,14 @@ def _checked_fields(data: object) -> dict[str, Any]:
     return known
 
 
-def _check_to(to: object) -> None:
-    if not isinstance(to, str) or not _E164.fullmatch(to):
+def is_e164(number: object) -> TypeGuard[str]:
+    """Say whether ``number`` is one that a message can go to."""
+    return isinstance(number, str) and _E164.fullmatch(number) is not None
+
+
+def check_to(to: object) -> None:
+    """Raise `InvalidMessage` for what no message can go to."""
+    if not is_e164(to):
         got = mask_number(to) if isinstance(to, str) else type(to).__name__
         raise InvalidMessage(f"to must be a number in E.164 such as +15005550006, got {got!r}. Add + and the country.")
 
