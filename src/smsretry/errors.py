@@ -119,3 +119,9 @@ def _described(failure: dict[str, Any]) -> str:
     code = f" {failure['code']}" if failure.get("code") is not None else ""
     detail = f" ({failure['detail']})" if failure.get("detail") else ""
     return f"{failure.get('kind', 'other')}{code}{detail}"
+
+
+def reason_of(error: BaseException) -> str:
+    """Return what a log may say of ``error``: its type, and of a `ConfigurationError` its words, which are ours."""
+    name = type(error).__qualname__
+    return f"{name}: {error}" if isinstance(error, ConfigurationError) else name

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.callbacks.signed import FROM, TO
@@ -221,6 +222,31 @@ def test_texts_that_end_without_a_report_keep_nobody_from_being_asked_about(stor
     pass_time(store, QUARTER_OF_AN_HOUR + 1)
     assert len(store.unreported(limit=2)) == 1
     assert store.campaign_summary("spring").no_report == len(taken)
+
+
+class Awaited:
+    async def send(self, message: Message, /) -> None:
+        raise AssertionError
+
+    async def fetch(self, provider_id: str, /) -> DeliveryReport:
+        raise AssertionError
+
+
+def test_parts_that_cannot_poll_are_told_before_anybody_is_asked(store, sender, simulator):
+    text(store, sender)
+    pass_time(store, QUARTER_OF_AN_HOUR + 1)
+    wrong: list[tuple[tuple[Any, ...], str]] = [
+        ((sender, store), "store must be an SQLStore, got TwilioSender"),
+        ((None, sender), "store must be an SQLStore, got NoneType"),
+        ((store, Dispatcher(sender, journal=store)), "sender must be a TwilioSender, .* got Dispatcher"),
+        ((store, Awaited()), "sender must be a TwilioSender, .* got Awaited"),
+        ((store, sender, "high"), "queue must be a ready task .* got str"),
+        ((store, sender, Awaited()), "queue must be a ready task .* got Awaited"),
+    ]
+    for parts, why in wrong:
+        with pytest.raises(ConfigurationError, match=why):
+            poll(*parts)
+    assert poll(store, sender).asked == 1
 
 
 def test_a_database_that_is_away_is_told_to_the_caller(sender):

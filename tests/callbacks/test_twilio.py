@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import logging
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -365,3 +366,67 @@ def test_a_signed_request_of_which_a_byte_was_changed_changes_nothing(pairs, pla
     LOG.reports.clear()
     status = FUZZED.handle(method, path, headers, body[:place] + bytes([byte]) + body[place + 1 :]).status
     assert status == 403 or LOG.reports[0].delivery == Delivery(DeliveryStatus.DELIVERED)  # the same in other letters
+
+
+def refusals(log: Any, caplog: pytest.LogCaptureFixture, *requests: Any, public: str = PUBLIC) -> str:
+    """Let requests be refused, and return what was logged of it."""
+    refusing = TwilioCallbacks(TOKEN, public, log, clock=lambda: NOW)
+    assert {refusing.handle(*request).status for request in requests} == {403}
+    return caplog.text
+
+
+def test_a_refusal_says_for_which_url_the_signature_was_checked(caplog):
+    path = callback_url(f"{PATH}/+14155550123", "order 7", None)
+    told = refusals(Log(), caplog, form(report("sent"), path), public="https://name:secret@127.0.0.1:5000/shop")
+    assert "https://***@127.0.0.1:5000/shop/sms/***23" in told
+    assert "public_url" in told
+    assert not any(word in told for word in ("4155550123", "order", "secret", TOKEN))
+
+
+def test_a_refusal_tells_a_missing_signature_and_a_body_that_was_read_before(caplog):
+    method, path, headers, body = form(report("sent"))
+    told = refusals(Log(), caplog, (method, path, {}, body), (method, path, headers, b""))
+    assert "has no X-Twilio-Signature" in told
+    assert "its body is empty" in told
+
+
+def test_refusals_are_logged_once_a_minute(caplog):
+    now = [NOW]
+    refusing = TwilioCallbacks(TOKEN, PUBLIC, Log(), clock=lambda: now[0])
+    counted = []
+    for seconds in (0, 1, 59, 60, 61, 121):
+        now[0] = NOW + timedelta(seconds=seconds)
+        refusing.handle(*form(report("sent"), token="another"))
+        counted.append(len(caplog.records))
+    assert counted == [1, 1, 1, 2, 2, 3]
+
+
+@given(PATHS)
+def test_no_path_makes_a_refusal_raise_or_break_the_line(path):
+    lines = list[str]()
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger("smsretry").addHandler(handler)
+    try:
+        assert callbacks(Log()).handle("POST", path, {"x-twilio-signature": "x"}, b"a=b").status == 403
+    finally:
+        logging.getLogger("smsretry").removeHandler(handler)
+    assert [len(line.splitlines()) for line in lines] == [1]
+    assert len(lines[0]) < 600
+
+
+def test_what_a_store_lacks_is_told_in_its_own_words(tmp_path, caplog):
+    with SQLStore(f"sqlite:///{tmp_path}/none/sms.db") as store:
+        assert callbacks(store).handle(*form(report("sent"))).status == 503
+    assert "The folder of the database does not exist" in caplog.text
+
+
+class Awaited:
+    async def send(self, message: Message, /) -> None:
+        raise AssertionError
+
+
+@pytest.mark.parametrize("queue", ["high", object(), Awaited()])
+def test_a_queue_that_queues_nothing_is_refused_when_it_is_set_up(queue):
+    with pytest.raises(ConfigurationError, match="queue must be a ready task"):
+        callbacks(Log(), queue=queue)

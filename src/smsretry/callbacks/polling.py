@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from smsretry.core.delivery import Received
+from smsretry.errors import ConfigurationError, reason_of
 from smsretry.ports import CanFetch, DeliveryLog
 
 _log: Final = logging.getLogger("smsretry")
@@ -50,7 +52,11 @@ def poll(
     less and less often, until 72 hours have passed. ``queue`` is a ready task of an adapter: a message that is sent
     anew for a delivery failure is queued there; without it, `smsretry.store.recover` queues it. Any number may run side
     by side.
+
+    Raises `smsretry.ConfigurationError` for parts that cannot do it, before anybody is asked.
     """
+    _check_parts(store, sender)
+    check_queue(queue)
     counted = {"asked": 0, "final": 0, "failed": 0}
     while counted["asked"] < limit:
         due = store.unreported(limit=min(100, limit - counted["asked"]), after_s=after_s)
@@ -62,7 +68,7 @@ def poll(
                 received = store.receive(sender.fetch(one.provider_id))  # which text it is says of which round it is
             except Exception as error:  # noqa: BLE001  # whatever a client or a database raises: it is asked again
                 counted["failed"] += 1
-                _log.warning("%s could not be asked about (%s).", one.provider_id, type(error).__qualname__)
+                _log.warning("%s could not be asked about (%s).", one.provider_id, reason_of(error))
             else:
                 counted["final"] += received.known.status.is_final
                 queue_again(queue, received)
@@ -76,4 +82,30 @@ def queue_again(queue: CanQueue | None, received: Received) -> None:
     try:
         queue.send(received.again)
     except Exception as error:  # noqa: BLE001  # a queue raises what it likes, and the report is written
-        _log.error("%s is left to recover (%s).", received.message_id, type(error).__qualname__)
+        _log.error("%s is left to recover (%s).", received.message_id, reason_of(error))
+
+
+def check_queue(queue: object) -> None:
+    """Raise `smsretry.ConfigurationError` for what queues no message here: it would be found out at the first retry."""
+    if queue is not None and not _is_plain(queue, "send"):
+        raise ConfigurationError(
+            "queue must be a ready task with a method send(message) that is not awaited, "
+            f"got {type(queue).__name__}. Pass what sms_task returned, or leave it out: recover queues as well."
+        )
+
+
+def _check_parts(store: object, sender: object) -> None:
+    if not (_is_plain(store, "unreported") and _is_plain(store, "receive")):
+        raise ConfigurationError(
+            f"store must be an SQLStore, got {type(store).__name__}. The store comes first: poll(store, sender)."
+        )
+    if not _is_plain(sender, "fetch"):
+        raise ConfigurationError(
+            "sender must be a TwilioSender, or have a method fetch(provider_id) that is not awaited, "
+            f"got {type(sender).__name__}. Pass the sender itself, and not its dispatcher."
+        )
+
+
+def _is_plain(part: object, verb: str) -> bool:
+    called = getattr(part, verb, None)
+    return callable(called) and not inspect.iscoroutinefunction(called)

@@ -12,7 +12,7 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Self, cast
 from urllib.parse import parse_qs, parse_qsl, urlsplit
 
@@ -22,12 +22,13 @@ except ModuleNotFoundError as error:
     msg = f"smsretry.callbacks.twilio needs Twilio's client ({error}). Install it: pip install 'smsretry[twilio]'"
     raise ImportError(msg) from error
 
-from smsretry.callbacks.polling import CanQueue, queue_again
+from smsretry.callbacks.polling import CanQueue, check_queue, queue_again
 from smsretry.core.delivery import DeliveryReport, callback_query
 from smsretry.core.failure import FailureKind
+from smsretry.core.mask import mask_numbers_in, shown_url
 from smsretry.core.message import is_e164
 from smsretry.core.suppression import Suppression
-from smsretry.errors import ConfigurationError
+from smsretry.errors import ConfigurationError, reason_of
 from smsretry.ports import Clock, DeliveryLog, SuppressionList
 from smsretry.senders.twilio_codes import Decision, lookup_code
 from smsretry.senders.twilio_reports import report_of
@@ -41,6 +42,9 @@ _SIGNATURE: Final = "x-twilio-signature"
 _STOP: Final = frozenset({"stop", "unsubscribe", "end", "quit", "stopall", "revoke", "optout", "cancel"})
 _START: Final = frozenset({"start", "unstop", "yes"})
 _OPT_OUT_TYPES: Final = {"stop": "stop", "start": "start", "help": ""}
+_TOLD_EVERY: Final = timedelta(minutes=1)
+_LONGEST_PATH: Final = 200
+"""So much of a path is logged."""
 _log: Final = logging.getLogger("smsretry")
 
 
@@ -92,8 +96,8 @@ class TwilioCallbacks:
     does so. ``suppression`` takes who said STOP and START; by default it is the store, where that can. ``on_inbound``
     is called with each message that comes in.
 
-    Raises `smsretry.ConfigurationError` for a URL that is none, a token that is empty, a store that takes nothing, and
-    one whose ``delivery_retries`` name a code after which no retry can help.
+    Raises `smsretry.ConfigurationError` for a URL that is none, a token that is empty, a store that takes nothing, a
+    queue that queues nothing, and a store whose ``delivery_retries`` name a code after which no retry can help.
     """
 
     def __init__(
@@ -112,12 +116,14 @@ class TwilioCallbacks:
         if not callable(getattr(store, "receive", None)):
             msg = f"store must have a method receive(report), got {type(store).__name__}. Use an SQLStore."
             raise ConfigurationError(msg)
+        check_queue(queue)
         self._store = store
         self._queue = queue
         self._suppression = suppression or _own_list(store)
         self._on_inbound = on_inbound
         check_codes(getattr(getattr(store, "delivery_retries", None), "codes", ()))
         self._clock = clock or _utc_now
+        self._told_at: dict[str, datetime] = {}
 
     def __repr__(self) -> str:
         return f"TwilioCallbacks({_shown_url(self._public_url)!r})"
@@ -133,8 +139,10 @@ class TwilioCallbacks:
             return Response(405, b"Twilio's callbacks are POSTs.\n")
         if len(body) > MOST_BYTES:
             return Response(413, b"The body is too long.\n")
-        fields = self._checked(path_and_query, {name.lower(): value for name, value in headers.items()}, body)
+        signed = {name.lower(): value for name, value in headers.items()}
+        fields = self._checked(path_and_query, signed, body)
         if fields is None:
+            self._tell_refusal(path_and_query, signed, body)
             return _FORBIDDEN
         try:
             write = self._read(path_and_query, fields)
@@ -144,7 +152,7 @@ class TwilioCallbacks:
         try:
             return write()
         except Exception as error:  # noqa: BLE001  # whatever a database raises: Twilio, or the poll, says it again
-            _log.error("A callback of Twilio could not be written (%s).", type(error).__qualname__)
+            _log.error("A callback of Twilio could not be written (%s).", reason_of(error))
             return _AWAY
 
     def _checked(self, path_and_query: str, headers: Mapping[str, str], body: bytes) -> _Fields | None:
@@ -162,6 +170,17 @@ class TwilioCallbacks:
         except Exception:  # noqa: BLE001  # what cannot be read, or checked, was not signed by Twilio
             return None
         return fields if is_signed else None
+
+    def _tell_refusal(self, path_and_query: str, headers: Mapping[str, str], body: bytes) -> None:
+        """Log which URL a refused request was checked for, and each reason once a minute at the most."""
+        why = _refusal(headers, body)
+        now = self._clock()
+        if why in self._told_at and now - self._told_at[why] < _TOLD_EVERY:
+            return
+        self._told_at[why] = now
+        path, query, _ = path_and_query.partition("?")
+        checked = mask_numbers_in(f"{shown_url(self._public_url)}{path[:_LONGEST_PATH]}{query}")
+        _log.warning("A request was refused (403), checked as one to %s: %s", ascii(checked), why)
 
     def _read(self, path_and_query: str, fields: _Fields) -> Callable[[], Response]:
         """Return the call that writes what ``fields`` say; raise ValueError where they say nothing that can be."""
@@ -201,6 +220,19 @@ class TwilioCallbacks:
         if self._on_inbound is not None:
             self._on_inbound(inbound)
         return Response(200, _EMPTY_TWIML, "text/xml; charset=utf-8")
+
+
+def _refusal(headers: Mapping[str, str], body: bytes) -> str:
+    """Say what may be wrong with a request whose signature is not good."""
+    if not headers.get(_SIGNATURE):
+        return "it has no X-Twilio-Signature, so it is not of Twilio, or something on its way takes headers off."
+    if not body:
+        return "its body is empty. Hand over the body as it came, before anything reads it as a form."
+    return (
+        "it is not signed for this URL with this token. Twilio signs the URL that it was given, letter by letter: "
+        "compare public_url (scheme, host, port, and no path of the view) and auth_token, and hand over path and body "
+        "as they came."
+    )
 
 
 def _inbound_in(fields: _Fields) -> Inbound:

@@ -28,6 +28,13 @@ def mask_numbers_in(text: str) -> str:
     return _NUMBER.sub(_mask_match, text)
 
 
+def shown_url(url: str) -> str:
+    """Return ``url`` without the name and password that may stand in it."""
+    before, at, rest = url.rpartition("@")
+    scheme, slashes, _ = before.partition("://")
+    return f"{scheme if slashes else ''}{slashes}***@{rest}" if at else url
+
+
 def shown(value: object) -> str:
     """Return what was got, for an error: without a number and not too long, of all but plain values the type."""
     return mask_numbers_in(repr(value))[:80] if isinstance(value, (str, int, float)) else type(value).__name__

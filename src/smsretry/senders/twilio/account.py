@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import quote, urlsplit
 
-from smsretry.core.mask import mask_number
+from smsretry.core.mask import mask_number, shown_url
 from smsretry.core.message import Message
 from smsretry.errors import ConfigurationError
 from smsretry.senders.twilio.lookup import Sender
@@ -160,13 +160,6 @@ def check_url(name: str, url: object) -> None:
         raise ConfigurationError(
             f"{name} must be a URL that begins with https:// or http://, got {shown}. Correct it, or leave it out."
         )
-
-
-def shown_url(url: str) -> str:
-    """Return ``url`` without the name and password that may stand in it."""
-    before, at, rest = url.rpartition("@")
-    scheme, slashes, _ = before.partition("://")
-    return f"{scheme if slashes else ''}{slashes}***@{rest}" if at else url
 
 
 def _is_url(url: str) -> bool:
