@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -99,6 +101,21 @@ def test_a_report_that_names_our_message_settles_its_doubt(store: SQLStore) -> N
     store.finish(claim, Accepted(receipt), accepted("m", sid="SM1"))
     assert figures(store) == {"sent": 1}
     assert [row.outcome for row in store.history("m")] == ["accepted", "reported"]
+
+
+def test_a_report_of_a_message_that_another_database_may_know_is_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with contextlib.chdir(tmp_path), SQLStore("sqlite:///sms.db") as store:
+        sent(store, "known", "SM0")
+        store.receive(told(S.SENT, "known", sid="SM0"))
+        store.receive(told(S.SENT, sid="SM8"))  # of a text that was sent without smsretry
+        assert caplog.text == ""
+        for number in range(3):
+            store.receive(told(S.SENT, f"m{number}", sid=f"SM1{number}"))
+    (line,) = caplog.records
+    assert "'m0'" in line.getMessage()
+    assert f"sqlite:///sms.db ({tmp_path / 'sms.db'})" in line.getMessage()
 
 
 def test_a_report_brings_back_a_message_that_ended_as_unknown(store: SQLStore) -> None:

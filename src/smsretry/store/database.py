@@ -98,6 +98,12 @@ class Database:
         """Return the URL without its password."""
         return self._url.render_as_string(hide_password=True)
 
+    @property
+    def place(self) -> str:
+        """Return the name, and of a relative SQLite file where it lies: that follows from the working directory."""
+        is_relative = self._is_file and not _file_of(self._url).is_absolute()
+        return f"{self.name} ({_file_of(self._url).absolute()})" if is_relative else self.name
+
     def write(self, work: Callable[[sa.Connection], T]) -> T:
         """Run ``work`` in one transaction that may write, and commit.
 
@@ -206,7 +212,7 @@ class Database:
             _check_folder(self._url)
             use_wal(engine, patience_s=self._busy_timeout_s)
         elif not _file_of(self._url).is_file():
-            msg = f"There is no database at {self.name}."
+            msg = f"There is no database at {self.place}."
             raise ConfigurationError(msg)
 
     def _here(self) -> _Opened:

@@ -7,6 +7,7 @@ known under the provider's id.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -40,6 +41,7 @@ from smsretry.store.writing import Tally, Writer
 
 NO_REPORT_AFTER: Final = timedelta(hours=72)
 """How long after its acceptance a text is asked about."""
+_log: Final = logging.getLogger("smsretry.store")
 _FIRST_PAUSE: Final = timedelta(minutes=30)
 _LONGEST_PAUSE: Final = timedelta(hours=12)
 _Known = tuple[Delivery, str | None]
@@ -57,6 +59,7 @@ class Deliveries:
         self._writer = writer
         self._journal = journal
         self._retries = retries
+        self._told_unknown = False
 
     def receive(self, connection: sa.Connection, report: DeliveryReport) -> Received:
         """Write ``report``, and what follows from it."""
@@ -65,6 +68,7 @@ class Deliveries:
         message_id = report.message_id if row is None else row.id
         before, known = self._kept(connection, report, message_id, now)
         if row is None:
+            self._tell_unknown(report)
             return Received(message_id, known[0], before != known)
         proved = self._prove(connection, row, report, now)
         if proved:
@@ -79,6 +83,18 @@ class Deliveries:
             self._writer.append(connection, _fact_of(report, row, known[0], now))
         self._writer.count_all(connection, tally)
         return Received(message_id, known[0], changed, again)
+
+    def _tell_unknown(self, report: DeliveryReport) -> None:
+        """Warn once of a report that names a message which is not known: it may be of another database."""
+        if report.message_id is None or self._told_unknown:
+            return
+        self._told_unknown = True
+        _log.warning(
+            "A report names the message %r, which %s does not know. The report is kept; is this the database of the "
+            "dispatcher that sent it? (Told once.)",
+            report.message_id,
+            self._database.place,
+        )
 
     def unreported(
         self, connection: sa.Connection, *, limit: int, first: timedelta
