@@ -21,7 +21,7 @@ from smsretry.core.failure import Failure, FailureKind
 from smsretry.core.lookup import CannotTell, Found, NotSeen
 from smsretry.core.message import Message
 from smsretry.core.outcome import Accepted, AttemptState, DeferReason, Deferred, GaveUp, GiveUpReason, Outcome
-from smsretry.errors import ConfigurationError, InvalidMessage, ProviderError
+from smsretry.errors import ConfigurationError, InvalidMessage, ProviderError, reason_of
 from smsretry.judge import Judge, event_of, on_hold, refused_account, unknown, waited_too_long, was_answered
 from smsretry.ports import Clock, Journal
 from smsretry.steps import Ask, AskLimiter, AskList, Find, SendChecked, Step, Steps
@@ -105,7 +105,7 @@ class Journaled:
         except (InvalidMessage, ConfigurationError):
             raise
         except Exception as error:  # noqa: BLE001  # whatever a database raises: nothing was sent
-            _log.warning("The journal could not begin %s (%s): it is put off.", message.id, type(error).__qualname__)
+            _log.warning("The journal could not begin %s (%s): it is put off.", message.id, reason_of(error))
             return (yield from self._away(message, _lost_begin(hint, nonce)))
         if isinstance(begun, Claim):
             return (yield from self._claimed(_Turn(begun, self, nonce, asked_at), hint))
@@ -200,21 +200,21 @@ class Journaled:
         try:
             yield Ask(question)
         except Exception as error:  # noqa: BLE001  # the next refusal says it again
-            _log.warning("The journal could not %s the account (%s).", verb, type(error).__qualname__)
+            _log.warning("The journal could not %s the account (%s).", verb, reason_of(error))
 
     def _unsent(self, turn: _Turn, hint: AttemptState) -> Steps[Attempted]:
         """Give back a claim under which nothing was sent."""
         try:
             yield Ask(lambda journal: journal.release(turn.claim))
         except Exception as error:  # noqa: BLE001  # the next begin releases it
-            _log.warning("The journal could not release %s (%s).", turn.claim.message.id, type(error).__qualname__)
+            _log.warning("The journal could not release %s (%s).", turn.claim.message.id, reason_of(error))
             hint = _lost_begin(hint, turn.nonce)
         return Attempted(self._put_off(hint, DeferReason.BUSY))
 
     def _unfinished(self, turn: _Turn, outcome: Outcome, error: Exception) -> Deferred:
         """Put off a message whose outcome could not be written; a provider's id goes along as evidence."""
         message_id = turn.claim.message.id
-        _log.error("The journal could not finish %s (%s): it stays in doubt.", message_id, type(error).__qualname__)
+        _log.error("The journal could not finish %s (%s): it stays in doubt.", message_id, reason_of(error))
         if isinstance(outcome, Accepted):
             evidence = replace(turn.claim.state, provider_id=outcome.receipt.provider_id)
             return self._put_off(evidence, DeferReason.JOURNAL_AWAY)

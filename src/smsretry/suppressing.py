@@ -9,6 +9,7 @@ from smsretry.core.failure import Failure, FailureKind
 from smsretry.core.message import Message
 from smsretry.core.outcome import AttemptState, GaveUp, GiveUpReason
 from smsretry.core.suppression import Suppression
+from smsretry.errors import reason_of
 from smsretry.steps import AskList, Steps
 
 _SLOWEST: Final = 6
@@ -55,4 +56,4 @@ class Suppressing:
 def _complain(text: str, error: Exception) -> None:
     import logging
 
-    logging.getLogger("smsretry").error(text, type(error).__qualname__)
+    logging.getLogger("smsretry").error(text, reason_of(error))

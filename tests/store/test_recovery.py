@@ -618,6 +618,29 @@ def test_whoever_sends_once_more_locks_counters_in_the_same_order(
     assert (len(touched["shards"]), miscounted(store)) == (16, {})
 
 
+@pytest.mark.parametrize("run", [recover, lambda *parts: requeue(*parts, campaign="spring", kind="auth")])
+def test_parts_that_cannot_queue_are_told_before_anything_is_taken(store: SQLStore, run: Any) -> None:
+    store.plan(message("m"))
+    pass_time(store, 3_600.0)
+    with pytest.raises(ConfigurationError, match=r"store must be an SQLStore, got Queue.* The store comes first"):
+        run(Queue(), store)
+    for nothing in (None, "shop.send_sms", object()):
+        with pytest.raises(ConfigurationError, match=f"got {type(nothing).__name__}"):
+            run(store, nothing)
+    assert row_of(store, "m").hand_overs == 0
+    assert store.recover(Queue()).handed_over == 1
+
+
+def test_what_a_queue_lacks_is_told_in_its_own_words(store: SQLStore, caplog: pytest.LogCaptureFixture) -> None:
+    def queue(message_id: str, metadata: Mapping[str, Any]) -> None:
+        raise ConfigurationError("TWILIO_ACCOUNT_SID is missing.")
+
+    store.plan(message("m"))
+    pass_time(store, 3_600.0)
+    assert store.recover(queue).failed == 1
+    assert "m could not be queued again (ConfigurationError: TWILIO_ACCOUNT_SID is missing.)" in caplog.text
+
+
 def test_a_queue_that_is_awaited_is_refused_before_anything_is_counted(store: SQLStore) -> None:
     class Awaited:
         async def send(self, message: Message, /) -> None: ...

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -102,3 +103,11 @@ def test_a_file_that_is_no_list_is_refused_with_the_line(store: SQLStore, text: 
     with pytest.raises(InvalidMessage, match=named):
         store.import_suppressions(io.StringIO(text))
     assert store.export_suppressions(io.StringIO()) == 0
+
+
+@pytest.mark.parametrize("entry", [TO, None, (TO, "MG1")])
+def test_what_is_no_entry_is_not_put_on_the_list(store: SQLStore, entry: Any) -> None:
+    with pytest.raises(InvalidMessage, match=r"must be a Suppression, got .* Use Suppression\(to=…\)") as refused:
+        store.suppress(entry)
+    assert TO not in str(refused.value)
+    assert list(store.suppressions()) == []

@@ -34,9 +34,9 @@ class SuppressionReason(StrEnum):
 class Suppression:
     """Hold one entry: ``sender`` must not text ``to``; '' stands for every sender.
 
-    ``sender`` is one of our numbers, or a provider's name of a group of them, such as a Messaging Service's SID. Both are
-    compared letter by letter with those of a message, so that numbers must be in E.164 here too. ``since`` is aware
-    UTC; a list writes its own time where it is None. Raises ValueError that names the field.
+    ``sender`` is one of our numbers, or a provider's name of a group of them, such as a Messaging Service's SID.
+    Both are compared letter by letter with those of a message, so that numbers must be in E.164 here too. ``since`` is
+    aware UTC; a list writes its own time where it is None. Raises ValueError that names the field.
     """
 
     to: str = field(repr=False)

@@ -16,7 +16,7 @@ from smsretry.core import claims
 from smsretry.core.claims import Entry
 from smsretry.core.failure import FailureKind
 from smsretry.core.message import Message
-from smsretry.errors import ConfigurationError
+from smsretry.errors import ConfigurationError, reason_of
 from smsretry.store.claiming import Claims
 from smsretry.store.kept import MENDABLE, entry_of, read_body
 from smsretry.store.moves import MessageState
@@ -88,9 +88,9 @@ def recover(store: SQLStore, requeue: Requeue, *, grace_s: float = GRACE_S) -> R
     A ready task cannot queue what was written with ``keep_bodies=False``: the queue may have it still, so it is left as
     it is until the store's ``lost_after_s`` has passed, and then ends as unrecoverable.
 
-    Raises `smsretry.ConfigurationError` for a ``requeue`` that is to be awaited.
+    Raises `smsretry.ConfigurationError` for a ``requeue`` that queues nothing, or is to be awaited.
     """
-    _check_plain(requeue)
+    _check_parts(store, requeue)
     done, began = Recovered(), time.monotonic()
     while batch := store.overdue(grace_s=grace_s, limit=_BATCH, running_s=time.monotonic() - began):
         done = _added(done, _queued(store, requeue, batch))
@@ -108,7 +108,7 @@ def requeue(store: SQLStore, queue: Requeue, *, campaign: str | None, kind: Fail
     `smsretry.ConfigurationError` for any other kind.
     """
     _check_mendable(kind)
-    _check_plain(queue)
+    _check_parts(store, queue)
     done = Recovered()
     after, with_text = "", isinstance(queue, CanQueue)
     while batch := store.mended(campaign, kind, limit=_BATCH, after=after, with_text=with_text):
@@ -116,9 +116,21 @@ def requeue(store: SQLStore, queue: Requeue, *, campaign: str | None, kind: Fail
     return done
 
 
-def _check_plain(requeue: Requeue) -> None:
-    """Raise where nobody would await what is queued: it would never be, and be counted all the same."""
+def _check_parts(store: object, requeue: object) -> None:
+    """Raise where nothing would be queued.
+
+    Nobody would await what is to be awaited, and it would be counted all the same.
+    """
+    if not callable(getattr(store, "overdue", None)):
+        raise ConfigurationError(
+            f"store must be an SQLStore, got {type(store).__name__}. The store comes first: recover(store, task)."
+        )
     called = requeue.send if isinstance(requeue, CanQueue) else requeue
+    if not callable(called):
+        raise ConfigurationError(
+            "What queues must be a ready task, or a function of a message's id and metadata, "
+            f"got {type(requeue).__name__}. Pass what sms_task returned."
+        )
     if inspect.iscoroutinefunction(called):
         raise ConfigurationError(
             "What queues here is to be awaited, and this is plain code, so nothing would be queued. "
@@ -146,7 +158,7 @@ def _queued(store: SQLStore, requeue: Requeue, batch: Sequence[Overdue]) -> Reco
                 requeue.send(overdue.message)
             handed_over += 1
         except Exception as error:  # noqa: BLE001  # a queue raises what it likes, and the others must go on
-            _log.error("%s could not be queued again (%s).", overdue.message_id, type(error).__qualname__)
+            _log.error("%s could not be queued again (%s).", overdue.message_id, reason_of(error))
             failed += 1
     return Recovered(handed_over=handed_over, failed=failed, unrecoverable=unrecoverable, without_text=without_text)
 

@@ -315,7 +315,10 @@ class SQLStore:
             return self._suppressions.find(connection, to, sender)
 
     def suppress(self, entry: Suppression, /) -> None:
-        """Put ``entry`` on the list of who must not be texted."""
+        """Put ``entry`` on the list of who must not be texted; raise `smsretry.InvalidMessage` for what is none."""
+        if not isinstance(entry, Suppression):
+            got = type(entry).__name__
+            raise InvalidMessage(f"What goes on the list must be a Suppression, got {got}. Use Suppression(to=…).")
         self._database.write(lambda connection: self._suppressions.add(connection, [entry]))
 
     def lift(self, to: str, sender: str, /) -> bool:
