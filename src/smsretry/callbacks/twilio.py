@@ -343,11 +343,17 @@ def _shown_url(url: str) -> str:
     return f"{before.partition('://')[0]}://***@{after}" if at else url
 
 
+def may_help(code: str) -> bool:
+    """Say whether a retry may help after a delivery failed with ``code``, by Twilio's table."""
+    row = lookup_code(code)
+    return row is not None and row.on_delivery in {Decision.ON_REQUEST, Decision.DISPUTED}
+
+
 def check_codes(codes: Iterable[str]) -> None:
     """Raise `smsretry.ConfigurationError` for a code after which Twilio's table allows no retry of a delivery."""
     for code in codes:
-        row = lookup_code(code)
-        if row is None or row.on_delivery not in {Decision.ON_REQUEST, Decision.DISPUTED}:
+        if not may_help(code):
+            row = lookup_code(code)
             why = "nobody listed it" if row is None else row.on_delivery.description
             raise ConfigurationError(
                 f"delivery_retries names {code}, and a message is not sent anew for that: {why} "

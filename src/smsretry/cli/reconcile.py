@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -15,8 +17,9 @@ from smsretry.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from smsretry.callbacks import Polled
-    from smsretry.core.delivery import DeliveryRetries
+    from smsretry.core.delivery import DeliveryReport, DeliveryRetries, Received
     from smsretry.senders.twilio import TwilioSender
+    from smsretry.store import SQLStore
 
 
 @click.command(short_help="Ask Twilio about texts whose report never came.")
@@ -47,15 +50,41 @@ def reconcile(*, url: str, every_s: float | None, limit: int, codes: tuple[str, 
     try:
         retries = _retries(codes)
         sender = _sender()
-    except (ConfigurationError, ModuleNotFoundError, ValueError) as error:
+    except (ConfigurationError, ImportError, ValueError) as error:
         raise click.ClickException(str(error)) from None
+    from smsretry.callbacks.twilio import may_help  # which may lack its extra
+
     with opened(url, delivery_retries=retries) as store:
+        asked = _Asked(store, is_left=lambda code: code not in retries.codes and may_help(code))
         repeat(
             store,
-            lambda: poll(store, sender, limit=limit),
-            lambda polled: _tell(polled, as_json=as_json),
+            lambda: poll(asked, sender, limit=limit),
+            lambda polled: _tell(polled, asked.taken(), as_json=as_json),
             every_s=every_s,
         )
+
+
+class _Asked:
+    """Be the store that is polled, and count the texts that another store might send anew: ``is_left`` knows codes."""
+
+    def __init__(self, store: SQLStore, *, is_left: Callable[[str], bool]) -> None:
+        self.unreported = store.unreported
+        self._store, self._is_left = store, is_left
+        self._ended = Counter[str]()
+
+    def receive(self, report: DeliveryReport, /) -> Received:
+        """Write a report, and count it where it ends what might be sent anew."""
+        received = self._store.receive(report)
+        known = received.known
+        has_failed = known.status.is_final and not known.status.has_arrived
+        if received.changed and has_failed and self._is_left(known.code):
+            self._ended[known.code] += 1
+        return received
+
+    def taken(self) -> Counter[str]:
+        """Return how many ended with which code since this was asked last."""
+        taken, self._ended = self._ended, Counter[str]()
+        return taken
 
 
 def _retries(codes: tuple[str, ...]) -> DeliveryRetries:
@@ -79,11 +108,17 @@ def _sender() -> TwilioSender:
     return TwilioSender.from_env()
 
 
-def _tell(polled: Polled, *, as_json: bool) -> None:
+def _tell(polled: Polled, left: Counter[str], *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(asdict(polled)))
     else:
         click.echo(
             f"{polled.asked} asked about, {polled.final} of them have their last word, "
             f"{polled.failed} could not be asked about."
+        )
+    for code, count in sorted(left.items()):
+        click.echo(
+            f"{count} ended with {code} and {'is' if count == 1 else 'are'} not sent anew. "
+            f"If your application does that, name it: --retry-code {code}",
+            err=True,
         )
