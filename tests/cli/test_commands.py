@@ -13,9 +13,12 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from tests.store.clock import pass_time
 
-from smsretry import AttemptState, Dispatcher, Failure, FailureKind, Message
+from smsretry import Accepted, AttemptState, Dispatcher, Failure, FailureKind, Message, Receipt
 from smsretry.cli.commands import smsretry
+from smsretry.core.lookup import Found
+from smsretry.core.suppression import Suppression
 from smsretry.store import SQLStore, requeue
 from smsretry.testing import ScriptedSender
 
@@ -173,12 +176,36 @@ def test_a_message_that_a_worker_holds_says_until_when(tmp_path):
         record = store.message("spring:1")
         assert record is not None
         assert f"claimed by a worker until {str(record.claimed_until)[:19]}" in shown(store)
+        assert "If that worker was lost, recover queues it after that, where it runs" in shown(store)
 
 
 def test_a_message_that_was_taken_back_before_its_first_attempt_is_shown(tmp_path):
     with planned(tmp_path) as store:
         store.cancel("spring:1")
         assert "It is canceled" in shown(store)
+
+
+def test_an_acceptance_that_a_look_up_proved_says_so(tmp_path):
+    sender = ScriptedSender(
+        [Failure.of(FailureKind.LOST_ANSWER)], finds=[Found(Receipt("twilio", "SM1", datetime.now(UTC)))]
+    )
+    with SQLStore(store_url(tmp_path)) as store:
+        dispatcher = Dispatcher(sender, journal=store)
+        message = Message("+14155550101", "Your table is ready.", id="spring:1")
+        dispatcher.attempt(message)
+        pass_time(store, 300)
+        assert isinstance(dispatcher.attempt(message), Accepted)
+        assert "│ accepted │ by a look-up" in shown(store)
+
+
+def test_a_message_that_must_not_be_sent_is_not_shown_as_failed(tmp_path):
+    with SQLStore(store_url(tmp_path)) as store:
+        store.suppress(Suppression(to="+14155550101"))
+        dispatcher = Dispatcher(ScriptedSender(), journal=store, suppression=store)
+        dispatcher.attempt(Message("+14155550101", "Your table is ready.", id="spring:1"))
+        assert "│ not sent │ opted_out suppressed" in shown(store)
+        assert "It is suppressed, since" in shown(store)
+        assert "failed" not in shown(store)
 
 
 def test_a_message_that_was_sent_once_more_shows_its_rounds(tmp_path):

@@ -14,6 +14,7 @@ from smsretry import (
     Event,
     Failure,
     FailureKind,
+    GiveUpReason,
     Message,
     MessageAccepted,
     MessageDeferred,
@@ -71,6 +72,13 @@ def test_a_line_names_the_providers_code(lines: Lines) -> None:
     failure = Failure.of(FailureKind.RATE_LIMITED, code=20429)
     LogSink().record(RetryScheduled(**ABOUT, failure=failure, delay_s=0.25, due=ABOUT["at"]))
     assert lines.told == ["WARNING spring:4711: attempt 2 failed (rate_limited 20429), next in 0.25 s"]
+
+
+@pytest.mark.parametrize(("code", "named"), [(None, "opted_out"), (21610, "opted_out 21610")])
+def test_a_text_that_must_not_be_sent_is_no_failure(lines: Lines, code: int | None, named: str) -> None:
+    failure = Failure.of(FailureKind.OPTED_OUT, code=code)
+    LogSink().record(MessageFailed(**ABOUT, failure=failure, reason=GiveUpReason.SUPPRESSED))
+    assert lines.told == [f"INFO spring:4711: not sent: suppressed ({named})"]
 
 
 def test_the_whole_event_is_in_the_record(lines: Lines) -> None:

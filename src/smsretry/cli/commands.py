@@ -15,6 +15,7 @@ from rich.text import Text
 import smsretry as package
 from smsretry.cli.ending import end_as_by_hand
 from smsretry.cli.hand_over import cancel, recover, requeue
+from smsretry.cli.options import STORE
 from smsretry.cli.reconcile import reconcile
 from smsretry.cli.send import send
 from smsretry.cli.suppressed import suppressed
@@ -99,7 +100,7 @@ def schedule(
 @smsretry.command()
 @click.argument("message_id", required=False)
 @click.option("--campaign", help="Show the figures of this campaign, in place of one message.")
-@click.option("--store", "url", default="sqlite:///sms.db", show_default=True, help="The database's URL.")
+@STORE
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: an array, and of a campaign an object.")
 def show(*, message_id: str | None, campaign: str | None, url: str, as_json: bool) -> None:
     """Show what happened to MESSAGE_ID, and why it was tried again.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import click
 
-STORE = click.option("--store", "url", default="sqlite:///sms.db", show_default=True, help="The database's URL.")
+STORE = click.option(
+    "--store", "url", default="sqlite:///sms.db", show_default=True, help="A SQLite file, or the URL of a database."
+)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 EVERY = click.option(
     "--every", "every_s", type=click.FloatRange(min=0, min_open=True), help="Again and again, in seconds."

@@ -12,7 +12,6 @@ from importlib.util import find_spec
 from typing import Final, Self
 
 import click
-import sqlalchemy as sa
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import (
@@ -31,7 +30,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from smsretry.campaign import Progress, run_campaign
 from smsretry.cli.ending import INTERRUPTED, end_as_by_hand
 from smsretry.cli.resuming import Known, known_before
-from smsretry.cli.show import first_line
+from smsretry.cli.show import database_of, first_line
 from smsretry.cli.telling import print_result
 from smsretry.contacts import Bad, Contacts, Occurrences, Survey
 from smsretry.contacts.occurrences import place_of
@@ -111,8 +110,7 @@ def sender_from(
 @contextmanager
 def opened(store: str, *, create: bool) -> Iterator[SQLStore]:
     """Lend the store at a URL, or in a SQLite file of that name; raise `click.ClickException` where it fails."""
-    url = store if "://" in store else sa.URL.create("sqlite", database=store)
-    with SQLStore(url, create=create) as lent:
+    with SQLStore(database_of(store), create=create) as lent:
         try:
             yield lent
         except SQLAlchemyError as error:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Final
 
 import click
+import sqlalchemy as sa
 from rich.table import Column, Table
 from rich.text import Text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from smsretry.core.outcome import GiveUpReason
 from smsretry.errors import ConfigurationError
-from smsretry.store import MessageRecord, MessageState, SQLStore
+from smsretry.store import AttemptOutcome, MessageRecord, MessageState, SQLStore
 
 _ATTEMPT: Final = ("kind", "code", "reason", "detail")
 _REPORT: Final = ("reason", "kind", "code")
@@ -43,12 +46,22 @@ def history_table(attempts: list[dict[str, Any]]) -> Table:
     headings = ("round", "attempt") if rounds != {1} else ("attempt",)
     table = Table(Column("at (UTC)", no_wrap=True), *headings, "what happened", "why", "next")
     for attempt in attempts:
-        names = _REPORT if attempt["outcome"] == "reported" else _ATTEMPT
-        why = " ".join(str(attempt[name]) for name in names if attempt.get(name))
+        outcome, why = _told(attempt)
         wait = f"in {attempt['delay_s']:g} s" if attempt.get("delay_s") is not None else "–"
         counts = (str(attempt[heading]) for heading in headings)
-        table.add_row(*map(Text, (attempt["at"][:19], *counts, str(attempt["outcome"]), why or "–", wait)))
+        table.add_row(*map(Text, (attempt["at"][:19], *counts, outcome, why or "–", wait)))
     return table
+
+
+def _told(attempt: dict[str, Any]) -> tuple[str, str]:
+    """Say what happened, and why."""
+    outcome = str(attempt["outcome"])
+    names = _REPORT if outcome == AttemptOutcome.REPORTED else _ATTEMPT
+    words = [str(attempt[name]) for name in names if attempt.get(name)]
+    if outcome == AttemptOutcome.ACCEPTED and attempt["looked_up"]:
+        words.append("by a look-up")
+    is_suppressed = outcome == AttemptOutcome.FAILED and attempt["reason"] == GiveUpReason.SUPPRESSED
+    return "not sent" if is_suppressed else outcome, " ".join(words)
 
 
 def standing_of(record: MessageRecord) -> str:
@@ -58,7 +71,7 @@ def standing_of(record: MessageRecord) -> str:
     if record.claimed_until is not None:
         return (
             f"It is pending: claimed by a worker until {_time(record.claimed_until)}. "
-            "If that worker was lost, another one looks after it then."
+            "If that worker was lost, recover queues it after that, where it runs."
         )
     if record.started_at is None:
         return f"It is pending: planned for {_time(record.due or record.decided_at)}, and no attempt has ended."
@@ -89,13 +102,24 @@ def _time(moment: datetime) -> str:
 
 
 @contextlib.contextmanager
-def opened(url: str, **options: Any) -> Iterator[SQLStore]:
-    """Open the database of ``url`` as it is; raise `click.ClickException` where it cannot be used, or is none."""
+def opened(
+    name: str, *, create: bool = False, remedy: str = "Check the --store.", **options: Any
+) -> Iterator[SQLStore]:
+    """Open a database as it is, or ``create`` it; raise `click.ClickException` with ``remedy`` where that fails.
+
+    ``name`` is its URL, or a SQLite file.
+    """
     try:
-        with SQLStore(url, create=False, **options) as store, _told_plainly(store):
+        with SQLStore(database_of(name), create=create, **options) as store, _told_plainly(store):
             yield store
     except ConfigurationError as error:
-        raise click.ClickException(f"{error} Check the --store.") from None
+        raise click.ClickException(f"{error} {remedy}") from None
+
+
+def database_of(name: str) -> str | sa.URL:
+    """Return the URL that ``name`` is, or that of the SQLite file of this name."""
+    is_file = ":" not in os.path.splitdrive(name)[1]
+    return sa.URL.create("sqlite", database=name) if is_file else name
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from typing import ClassVar, Final
 
 from smsretry.core.events import Event, MessageAccepted, MessageDeferred, MessageFailed, RetryScheduled
 from smsretry.core.failure import Failure
+from smsretry.core.outcome import GiveUpReason
 
 _LEVELS: Final[Mapping[type[Event], int]] = {
     MessageAccepted: logging.INFO,
@@ -28,10 +29,14 @@ class LogSink:
 
     def record(self, event: Event, /) -> None:
         """Log ``event`` on the level that fits what happened."""
-        level = _LEVELS.get(type(event), logging.INFO)
+        level = logging.INFO if _is_suppressed(event) else _LEVELS.get(type(event), logging.INFO)
         if not self._logger.isEnabledFor(level):
             return
         self._logger.log(level, "%s: %s", event.message_id, _told(event), extra={"smsretry": event.to_dict()})
+
+
+def _is_suppressed(event: Event) -> bool:
+    return isinstance(event, MessageFailed) and event.reason is GiveUpReason.SUPPRESSED
 
 
 def _told(event: Event) -> str:
@@ -47,9 +52,15 @@ def _told(event: Event) -> str:
             why = f"after attempt {event.attempt} failed ({_why(failure)})"
             return f"put off for {event.delay_s:g} s ({event.reason}) {why}"
         case MessageFailed():
-            return f"failed for good after {event.attempt} attempt(s): {event.reason}, {_why(event.failure)}"
+            return _ended(event)
         case _:
             return event.type
+
+
+def _ended(event: MessageFailed) -> str:
+    if _is_suppressed(event):
+        return f"not sent: {event.reason} ({_why(event.failure)})"
+    return f"failed for good after {event.attempt} attempt(s): {event.reason}, {_why(event.failure)}"
 
 
 def _why(failure: Failure) -> str:

@@ -80,7 +80,8 @@ class Deliveries:
             again = self._apply(connection, row, report, known, now, tally)
         changed = proved or before != known
         if changed:
-            self._writer.append(connection, _fact_of(report, row, known[0], now))
+            delay_s = None if again is None else self._retries.delay_s(known[0], row.delivery_retries)
+            self._writer.append(connection, _fact_of(report, row, known[0], now, delay_s))
         self._writer.count_all(connection, tally)
         return Received(message_id, known[0], changed, again)
 
@@ -381,8 +382,8 @@ def _acceptance(report: DeliveryReport, row: Any, round_: int, attempt: int, now
     )
 
 
-def _fact_of(report: DeliveryReport, row: Any, delivery: Delivery, now: datetime) -> Fact:
-    """Return the row of history that says what is known of a text after ``report``."""
+def _fact_of(report: DeliveryReport, row: Any, delivery: Delivery, now: datetime, delay_s: float | None) -> Fact:
+    """Return the row of history that says what is known of a text after ``report``, and when it is sent anew."""
     round_ = row.round if report.mark is None else report.mark.round
     return Fact(
         event_id=f"{row.id}/{report.provider_id}/{delivery.status}/{delivery.code}",
@@ -395,6 +396,8 @@ def _fact_of(report: DeliveryReport, row: Any, delivery: Delivery, now: datetime
         started_at=now,
         at=now,
         reason=delivery.status.value,
+        delay_s=delay_s,
+        due=None if delay_s is None else now + timedelta(seconds=delay_s),
         kind=_kind_of(report),
         code=delivery.code or None,
         provider=report.provider or None,
