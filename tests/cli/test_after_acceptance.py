@@ -115,10 +115,27 @@ def test_a_text_is_sent_anew_only_where_the_command_is_told_so(store, twilio):
     assert "Retries after a delivery failure: 1." in said(store, "show", "spring:1")
 
 
-def test_a_text_that_is_not_to_be_sent_anew_is_not(store, twilio):
+def test_a_text_that_is_not_to_be_sent_anew_is_not_and_that_is_told(store, twilio):
     sent(store, twilio, "undelivered", 30003)
-    said(store, "reconcile", **account(twilio))
+    told = said(store, "reconcile", **account(twilio))
+    assert "1 asked about, 1 of them have their last word" in told
+    assert "1 ended with 30003 and is not sent anew. If your application does that, name it: --retry-code 30003" in told
     assert "It was reported as undelivered (unreachable 30003)" in said(store, "show", "spring:1")
+
+
+@pytest.mark.parametrize(("error", "codes"), [(30003, ("30003",)), (30005, ()), (None, ())])
+def test_nothing_is_told_of_codes_that_are_named_or_after_which_no_retry_helps(store, twilio, error, codes):
+    sent(store, twilio, "undelivered" if error else "delivered", error)
+    options = [word for code in codes for word in ("--retry-code", code)]
+    assert "sent anew" not in said(store, "reconcile", *options, **account(twilio))
+
+
+def test_a_retry_that_waits_after_a_report_is_shown_in_its_row(store, twilio):
+    sent(store, twilio, "undelivered", 30003)
+    said(store, "reconcile", "--retry-code", "30003", **account(twilio))
+    assert "│ undelivered unreachable 30003 │ in 600 s │" in said(store, "show", "spring:1")
+    (row,) = [row for row in json.loads(said(store, "show", "spring:1", "--json")) if row["outcome"] == "reported"]
+    assert row["delay_s"] == 600
 
 
 def test_a_text_whose_last_word_never_came_says_so(store, twilio):
@@ -216,3 +233,22 @@ def test_no_command_makes_a_database(words, tmp_path):
     with SQLStore(f"sqlite:///{tmp_path / 'misspelt.db'}") as nowhere:
         assert "There is no database" in said(nowhere, "suppressed", *words, code=1)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_list_may_come_before_the_first_text(tmp_path):
+    (tmp_path / "left.csv").write_text(f"to\n{OTHER}\n")
+    with SQLStore(f"sqlite:///{tmp_path / 'sms.db'}") as new:
+        for words in (("add", TO), ("import", str(tmp_path / "left.csv"))):
+            assert "or make it with --create" in said(new, "suppressed", *words, code=1)
+        assert "is on the list" in said(new, "suppressed", "add", TO, "--create")
+        assert "1 added" in said(new, "suppressed", "import", str(tmp_path / "left.csv"), "--create")
+        assert len(list(new.suppressions())) == 2
+
+
+def test_a_store_may_be_named_by_its_file_as_for_send(store, tmp_path):
+    file = str(tmp_path / "sms.db")
+    for words in (("suppressed", "add", TO), ("suppressed", "list")):
+        assert CliRunner().invoke(smsretry, [*words, "--store", file]).exit_code == 0
+    assert (
+        "There is no message 'spring:1'" in CliRunner().invoke(smsretry, ["show", "spring:1", "--store", file]).output
+    )

@@ -17,6 +17,8 @@ from smsretry.errors import InvalidMessage
 _SENDER = click.option(
     "--sender", default="", help="One of your numbers, or a Messaging Service's SID; without it, every sender."
 )
+_CREATE = click.option("--create", is_flag=True, help="Make the database where there is none.")
+_REMEDY: Final = "Check the --store, or make it with --create."
 _REASONS: Final = click.Choice([reason.value for reason in SuppressionReason])
 
 
@@ -46,8 +48,9 @@ def show(number: str | None, url: str) -> None:
 @click.argument("number")
 @_SENDER
 @click.option("--reason", type=_REASONS, default=SuppressionReason.OPTED_OUT.value, show_default=True)
+@_CREATE
 @STORE
-def add(number: str, sender: str, reason: str, url: str) -> None:
+def add(*, number: str, sender: str, reason: str, create: bool, url: str) -> None:
     """Put NUMBER on the list."""
     from smsretry.cli.show import opened
 
@@ -55,7 +58,7 @@ def add(number: str, sender: str, reason: str, url: str) -> None:
         entry = Suppression(to=number, sender=sender, reason=SuppressionReason(reason))
     except ValueError as error:
         raise click.ClickException(str(error)) from None
-    with opened(url) as store:
+    with opened(url, create=create, remedy=_REMEDY) as store:
         store.suppress(entry)
     click.echo(f"{mask_number(number)} is on the list, for {_who(sender)}.")
 
@@ -82,15 +85,16 @@ def remove(number: str, sender: str, url: str) -> None:
 
 @suppressed.command(name="import")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
+@_CREATE
 @STORE
-def read(file: str, url: str) -> None:
+def read(*, file: str, create: bool, url: str) -> None:
     """Put every line of a CSV FILE on the list ('-' for the input).
 
     Its first line names the columns: to, and where they are there sender, reason, code and since.
     """
     from smsretry.cli.show import opened
 
-    with opened(url) as store, _told(file):
+    with opened(url, create=create, remedy=_REMEDY) as store, _told(file):
         done = store.import_suppressions(sys.stdin if file == "-" else file)
         click.echo(f"{done.added:,} added, {done.known:,} known already.")
 
