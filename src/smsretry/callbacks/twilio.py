@@ -126,7 +126,7 @@ class TwilioCallbacks:
         self._told_at: dict[str, datetime] = {}
 
     def __repr__(self) -> str:
-        return f"TwilioCallbacks({_shown_url(self._public_url)!r})"
+        return f"TwilioCallbacks({shown_url(self._public_url)!r})"
 
     def handle(self, method: str, path_and_query: str, headers: Mapping[str, str], body: bytes) -> Response:
         """Answer one request.
@@ -322,7 +322,7 @@ def _tokens(auth_token: object) -> list[str]:
 def _checked_url(url: object) -> str:
     if isinstance(url, str) and _is_public(url):
         return url.rstrip("/")
-    got = repr(_shown_url(url)) if isinstance(url, str) else type(url).__name__
+    got = repr(shown_url(url)) if isinstance(url, str) else type(url).__name__
     msg = f"public_url must be how Twilio reaches you, such as 'https://example.com', got {got}."
     raise ConfigurationError(msg)
 
@@ -335,12 +335,6 @@ def _is_public(url: str) -> bool:
         return False
     is_plain = url.isprintable() and " " not in url and not parts.query and not parts.fragment
     return is_plain and has_place and parts.scheme in {"http", "https"}
-
-
-def _shown_url(url: str) -> str:
-    """Return ``url`` without the name and password in it."""
-    before, at, after = url.rpartition("@")
-    return f"{before.partition('://')[0]}://***@{after}" if at else url
 
 
 def may_help(code: str) -> bool:
