@@ -261,7 +261,8 @@ def test_recover_waits_for_a_database_that_is_not_made_yet(shop):
         (("recover", "--call", "shop:ready"), "it is a int, no ready task and no function"),
         (("recover", "--call", "shop"), "--call shop was not found: it names no function. Name it as module:name"),
         (("recover", *ON_SHOP, "--store", "sqlite:///other.db"), "There is no database at"),
-        (("recover", *ON_SHOP, "--store", "nonsense"), "url is no database URL"),
+        (("recover", *ON_SHOP, "--store", "other.db"), "There is no database at"),
+        (("recover", *ON_SHOP, "--store", "non:sense"), "url is no database URL"),
         (("recover", *ON_SHOP, "--every", "0"), "--every"),
         (("requeue", *ON_SHOP, "--campaign", "spring", "--kind", "opted_out"), "'opted_out' is not one of"),
         (
