@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import pickle
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -617,9 +615,3 @@ def test_with_a_journal_huey_may_retry_errors_of_the_body(huey: Any, store: SQLS
 
 
 # --- without Huey ---
-
-
-def test_without_huey_the_import_says_what_to_install():
-    program = "import sys; sys.modules['huey'] = None\nimport smsretry.adapters.huey"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
-    assert "pip install 'smsretry[huey]'" in done.stderr

@@ -28,8 +28,7 @@ try:
     from huey.exceptions import TaskException, TaskTimeout
     from huey.signals import SIGNAL_REVOKED
 except ImportError as error:
-    msg = f"smsretry.adapters.huey needs Huey 3.5 or newer ({error}). Install it: pip install 'smsretry[huey]'"
-    raise ImportError(msg) from error
+    raise seam.missing("Huey 3.5 or newer", "huey", error) from error
 
 __all__ = ["SMSTask", "deliver", "end_of", "recover_elsewhere", "recover_every", "sms_task"]
 

@@ -34,8 +34,7 @@ try:
     from procrastinate.jobs import JobDeferrer
     from procrastinate.tasks import Task
 except ModuleNotFoundError as error:
-    msg = f"smsretry.adapters.procrastinate needs procrastinate ({error}): pip install 'smsretry[procrastinate]'"
-    raise ImportError(msg) from error
+    raise seam.missing("procrastinate", "procrastinate", error) from error
 
 __all__ = ["SMSTask", "deliver", "deliver_async", "recover_elsewhere", "recover_every", "sms_task", "sms_task_async"]
 

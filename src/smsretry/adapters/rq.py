@@ -35,8 +35,7 @@ try:
     from rq.scheduler import RQScheduler
     from rq.timeouts import JobTimeoutException
 except ModuleNotFoundError as error:
-    msg = f"smsretry.adapters.rq needs RQ ({error}). Install it: pip install 'smsretry[rq]'"
-    raise ImportError(msg) from error
+    raise seam.missing("RQ", "rq", error) from error
 
 __all__ = ["SMSTask", "deliver", "end_of", "sms_task"]
 

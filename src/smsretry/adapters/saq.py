@@ -24,8 +24,7 @@ from smsretry.errors import ConfigurationError, ProviderError
 try:
     from saq import CronJob, Job, Queue
 except ModuleNotFoundError as error:
-    msg = f"smsretry.adapters.saq needs SAQ ({error}). Install it: pip install 'smsretry[saq]' 'saq[redis]'"
-    raise ImportError(msg) from error
+    raise seam.missing("SAQ", "saq", error) from error
 
 __all__ = ["Retry", "SMSTask", "deliver", "ended", "recover_elsewhere", "recover_job", "sms_task"]
 

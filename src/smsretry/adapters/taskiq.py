@@ -34,8 +34,7 @@ try:
     from taskiq.kicker import AsyncKicker
     from taskiq.message import TaskiqMessage
 except ModuleNotFoundError as error:
-    msg = f"smsretry.adapters.taskiq needs taskiq ({error}). Install it: pip install 'smsretry[taskiq]'"
-    raise ImportError(msg) from error
+    raise seam.missing("taskiq", "taskiq", error) from error
 
 __all__ = ["SMSTask", "deliver", "recover_elsewhere", "recover_every", "sms_task"]
 

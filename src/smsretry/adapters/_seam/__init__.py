@@ -24,6 +24,7 @@ from smsretry.adapters._seam.envelope import (
     unpacked,
     written,
 )
+from smsretry.adapters._seam.extras import missing
 from smsretry.adapters._seam.recovery import (
     CanCancel,
     CanRecover,
@@ -84,6 +85,7 @@ __all__ = [
     "ended",
     "is_open",
     "kept_on",
+    "missing",
     "only_once",
     "packed",
     "recover_in_loop",

@@ -16,12 +16,13 @@ Celery's ``result_extended`` stores the arguments of a task, number and text, in
 
 from __future__ import annotations
 
+from smsretry.adapters import _seam as seam
+
 try:
     from smsretry.adapters.celery.delivery import deliver
     from smsretry.adapters.celery.settings import recover_elsewhere
     from smsretry.adapters.celery.task import SMSTask, recover_every, sms_task
 except ModuleNotFoundError as error:
-    msg = f"smsretry.adapters.celery needs Celery ({error}). Install it: pip install 'smsretry[celery]'"
-    raise ImportError(msg) from error
+    raise seam.missing("Celery", "celery", error) from error
 
 __all__ = ["SMSTask", "deliver", "recover_elsewhere", "recover_every", "sms_task"]

@@ -10,11 +10,12 @@ a text, provided that `recover_every` is called, or `smsretry.store.recover` run
 
 from __future__ import annotations
 
+from smsretry.adapters import _seam as seam
+
 try:
     from smsretry.adapters.dramatiq.task import SMSActor, deliver, end_of, sms_task
     from smsretry.adapters.dramatiq.watch import SMSMiddleware, recover_elsewhere, recover_every
 except ModuleNotFoundError as error:
-    msg = f"smsretry.adapters.dramatiq needs Dramatiq ({error}). Install it: pip install 'smsretry[dramatiq]'"
-    raise ImportError(msg) from error
+    raise seam.missing("Dramatiq", "dramatiq", error) from error
 
 __all__ = ["SMSActor", "SMSMiddleware", "deliver", "end_of", "recover_elsewhere", "recover_every", "sms_task"]
