@@ -85,6 +85,7 @@ class Shop:
 
 
 send_sms: SMSTask
+recover_texts: Any
 
 
 def remind(customer: str) -> Any:

@@ -68,7 +68,7 @@ def test_a_journal_without_recover_is_told_once_with_the_remedy(store):
     sms_task(app, Dispatcher(TimedSender(), journal=store), name="texts.other")
     [problem] = told(app).splitlines()
     assert "waits for ever" in problem
-    assert "recover_every(app, store, task)" in problem
+    assert "recover_every(app, store, texts)" in problem
 
 
 def test_a_recover_that_runs_elsewhere_is_believed(store):
@@ -219,7 +219,7 @@ def test_an_own_task_and_a_factory_are_checked_at_their_first_run_and_once(store
                 made.run(MESSAGE.to_dict())
     assert caplog.text.count("texts.own: soft_time_limit is 5 s") == 1
     assert caplog.text.count("texts.made: soft_time_limit is 5 s") == 1
-    assert caplog.text.count("There is a journal and no recover") == 1  # of texts.made the worker's start has told
+    assert caplog.text.count("there is a journal and no recover") == 1  # of texts.made the worker's start has told
 
 
 def test_a_factory_whose_journal_the_task_does_not_know_is_told_for_nothing_is_planned(store, caplog):

@@ -367,7 +367,7 @@ def test_a_journal_without_recover_is_told_once_with_the_remedy(app, store, capl
         texts.send(Message(NUMBER, TEXT, id=f"parcel:{number}"))
     work(app)
     [problem] = told(caplog)
-    assert "There is a journal and no recover" in problem
+    assert "there is a journal and no recover" in problem
     assert "recover_every(app, store, texts)" in problem
 
 

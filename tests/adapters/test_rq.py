@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from redis import Redis
 from rq import Retry, get_current_job
+from rq.cron import create_cron
 from rq.exceptions import ShutDownImminentException
 from rq.serializers import JSONSerializer
 from rq.timeouts import JobTimeoutException
@@ -19,7 +20,7 @@ from tests.adapters.rq_runs import BUSY, HERE, INVALID, MESSAGE, NUMBER, TEXT, S
 
 from smsretry import ConfigurationError, Dispatcher, GiveUpReason, InvalidMessage, Message, RetryPolicy, SendFailed
 from smsretry.adapters._seam import state_in
-from smsretry.adapters.rq import deliver, end_of, sms_task
+from smsretry.adapters.rq import deliver, end_of, recover_elsewhere, recover_every, sms_task
 from smsretry.journal import MemoryJournal
 from smsretry.store import SQLStore
 from smsretry.testing import ScriptedSender
@@ -225,7 +226,7 @@ def test_a_second_deliver_in_one_run_is_refused(redis):
     shop.in_body = twice
     job = shop.own()
     shop.work()
-    assert "sent twice in one run" in shop.traceback(job)
+    assert "called deliver twice in one run" in shop.traceback(job)
     assert len(shop.sender.sent) == 1
 
 
@@ -264,6 +265,30 @@ def test_with_a_journal_recover_queues_what_rq_has_lost(redis, store):
     assert store.message("parcel:17").state == "accepted"
 
 
+def test_recover_every_is_a_job_that_rqs_cron_queues(redis, store):
+    shop = Shop(redis, journal=store)
+    shop.task()
+    store.plan(MESSAGE)
+    time.sleep(0.01)
+    rq_runs.recover_texts = recover_every(
+        shop.queue, store, rq_runs.send_sms, name=f"{rq_runs.HERE}.recover_texts", grace_s=0.001
+    )
+    cron = create_cron(shop.queue.connection)
+    [job] = cron.get_jobs()
+    assert (job.interval, job.queue_name) == (60, shop.queue.name)
+    cron.enqueue_jobs()
+    shop.work()
+    assert shop.sender.sent == [MESSAGE]
+    assert store.message("parcel:17").state == "accepted"
+
+
+def test_recover_every_refuses_what_cannot_be_recovered(redis, store):
+    shop = Shop(redis, journal=store)
+    for wrong in [{"name": "recover"}, {"name": "shop.recover", "every_s": 0}]:
+        with pytest.raises(ConfigurationError):
+            recover_every(shop.queue, store, shop.task(), **wrong)
+
+
 def test_inside_a_job_a_planned_message_needs_an_id(redis, store):
     shop = Shop(redis, journal=store)
     task = shop.task()
@@ -298,6 +323,7 @@ class TestWarnings:
 
     def test_good_settings_are_told_nothing(self, redis, store):
         shop = Shop(redis, BUSY, journal=store)
+        recover_elsewhere(shop.queue)
         shop.schedule()
         shop.task().send(MESSAGE, delay_s=0.5)
         shop.task().send(MESSAGE)
@@ -327,6 +353,13 @@ class TestWarnings:
         shop.task().send(MESSAGE)
         shop.work()
         assert "MemoryJournal" in self.told()
+
+    def test_a_journal_and_no_recover(self, redis, store):
+        shop = Shop(redis, journal=store)
+        shop.task().send(MESSAGE)
+        shop.work()
+        assert "there is a journal and no recover" in self.told()
+        assert "recover_elsewhere(queue)" in self.told()
 
     def test_a_journal_in_which_the_ready_task_plans_nothing(self, redis, store):
         shop = Shop(redis, journal=store)

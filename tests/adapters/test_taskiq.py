@@ -29,6 +29,7 @@ from smsretry import (
     SendFailed,
     SendUnknown,
 )
+from smsretry.adapters._seam import Again
 from smsretry.adapters.taskiq import deliver, recover_elsewhere, recover_every, sms_task
 from smsretry.journal import MemoryJournal
 from smsretry.store import SQLStore
@@ -383,8 +384,7 @@ def test_a_scheduler_that_looks_once_a_minute_is_told_at_the_first_late_run(shop
     due = datetime.now(UTC) - timedelta(seconds=40)
     for number in range(2):
         late = Message("+14155550123", "Hello.", id=f"hello-{number}")
-        work = texts._publish(late, state=AttemptState(due=due), delay_s=0.0)
-        shop.run(work)
+        shop.run(texts._publish(Again(delay_s=0.0, message=late, state=AttemptState(due=due))))
     [problem] = told(caplog, "--update-interval 1")
     assert "came 40 s after its time" in problem
 

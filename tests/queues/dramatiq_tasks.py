@@ -15,7 +15,7 @@ from dramatiq.results import Results
 from dramatiq.results.backends import RedisBackend
 
 from smsretry import Message, NotAccepted
-from smsretry.adapters.dramatiq import SMSActor, deliver, recover_elsewhere, sms_task
+from smsretry.adapters.dramatiq import SMSTask, deliver, recover_elsewhere, sms_task
 from smsretry.testing.adapter_contract import Site
 
 VARIABLE = "SMSRETRY_TEST_DRAMATIQ"
@@ -38,7 +38,7 @@ def broker_of(settings: Mapping[str, Any]) -> Broker:
     return broker
 
 
-def ready(broker: Broker, settings: Mapping[str, Any], name: str, dispatcher: Any, **more: Any) -> SMSActor:
+def ready(broker: Broker, settings: Mapping[str, Any], name: str, dispatcher: Any, **more: Any) -> SMSTask:
     """Register a ready task on the queue of this harness alone."""
     return sms_task(broker, dispatcher, name=f"contract.{name}", queue_name=settings["name"], **more)
 

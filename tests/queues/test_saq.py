@@ -17,8 +17,8 @@ from saq.web.common import job_dict
 from tests.looped import LoopThread
 from tests.queues.worker_process import WorkerProcess, python
 
-from smsretry import AsyncDispatcher, Message, NotAccepted
-from smsretry.adapters.saq import SMSTask, ended, sms_task
+from smsretry import AsyncDispatcher, Message
+from smsretry.adapters.saq import SMSTask, end_of, sms_task
 from smsretry.testing.adapter_contract import AdapterContract, AdapterHarness, Site, Trial
 
 
@@ -88,11 +88,7 @@ class SaqHarness(AdapterHarness):
         kept = self.loop.run(self.queue.job(job.key))
         if kept is None or kept.status not in TERMINAL_STATUSES:
             return None
-        try:
-            ended(kept)
-        except NotAccepted as error:
-            return error
-        return kept.result
+        return end_of(kept) or kept.result
 
     def visible(self) -> str:
         return "\n".join([self.worker.log(), *self.loop.run(self.jobs())])

@@ -13,18 +13,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from datetime import timedelta
-from functools import partial
+from dataclasses import dataclass
 from typing import Any, Final, Generic
 
 from smsretry.adapters import _seam as seam
-from smsretry.adapters._seam.envelope import NEW, state_of, text_of
+from smsretry.adapters._seam.envelope import state_of, text_of
 from smsretry.adapters._seam.problems import tell_not_set_up
 from smsretry.adapters._seam.run import DispatcherT
 from smsretry.core.message import Message, Receipt
 from smsretry.core.outcome import AttemptState
-from smsretry.dispatcher import AsyncDispatcher, Dispatcher, utc_now
+from smsretry.dispatcher import AsyncDispatcher, Dispatcher
 
 __all__ = ["AsyncGenericQueue", "GenericQueue", "deliver", "deliver_async"]
 
@@ -56,11 +54,6 @@ class _Queue(Generic[DispatcherT]):
         self._again = again
         self._limits = seam.BrokerLimits(longest_wait_s=longest_wait_s, whole_seconds=whole_seconds)
         self._interrupts = interrupts
-
-    def _publish_first(self, message: Message, *, state: AttemptState, delay_s: float) -> Any:
-        due = utc_now() + timedelta(seconds=delay_s) if delay_s > 0.0 else None
-        envelope = seam.Envelope(message, replace(state, due=due))
-        return self._again(envelope.to_dict(), self._limits.countdown(delay_s))
 
     def _run(self, envelope: Mapping[str, Any], job_id: str | None) -> seam.Run[DispatcherT]:
         came = seam.Envelope.from_dict(envelope)
@@ -94,15 +87,14 @@ class GenericQueue(_Queue[Dispatcher]):
 
     _kind = Dispatcher
 
-    def send(self, message: Message, *, delay_s: float = 0.0, state: AttemptState = NEW) -> Any:
+    def send(self, message: Message, *, delay_s: float = 0.0, state: AttemptState = seam.NEW) -> Any:
         """Queue ``message``, to be sent in ``delay_s`` seconds; return what ``again`` returned.
 
         ``state`` is that of a message whose attempts began elsewhere. With a journal the message is planned in it
         first, and needs an id of its own. Raises `smsretry.InvalidMessage` where it has none, and where the journal
         knows its id with another recipient or text; then nothing is queued.
         """
-        publish = partial(self._publish_first, state=state, delay_s=delay_s)
-        return self._source.send(message, publish, due_in_s=delay_s, in_task=True)
+        return self._source.send(message, self._publish, delay_s=delay_s, state=state, in_task=True)
 
     def run(self, envelope: Mapping[str, Any], *, job_id: str | None = None) -> Receipt | None:
         """Make one attempt to send what was queued as ``envelope``, in the worker.
@@ -120,10 +112,9 @@ class AsyncGenericQueue(_Queue[AsyncDispatcher]):
 
     _kind = AsyncDispatcher
 
-    async def send(self, message: Message, *, delay_s: float = 0.0, state: AttemptState = NEW) -> Any:
+    async def send(self, message: Message, *, delay_s: float = 0.0, state: AttemptState = seam.NEW) -> Any:
         """Queue ``message``: see `GenericQueue.send`."""
-        publish = partial(self._publish_first, state=state, delay_s=delay_s)
-        return await self._source.send_async(message, publish, due_in_s=delay_s, in_task=True)
+        return await self._source.send_async(message, self._publish, delay_s=delay_s, state=state, in_task=True)
 
     async def run(self, envelope: Mapping[str, Any], *, job_id: str | None = None) -> Receipt | None:
         """Make one attempt to send what was queued as ``envelope``: see `GenericQueue.run`."""

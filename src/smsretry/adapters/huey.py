@@ -8,18 +8,15 @@ journal (``Dispatcher(sender, journal=store)``) and `recover_every`.
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from datetime import timedelta
+from dataclasses import dataclass
 from typing import Any, Final, assert_never
 
 from smsretry.adapters import _seam as seam
 from smsretry.adapters._seam import problems
-from smsretry.adapters._seam.envelope import NEW
 from smsretry.core.message import Message, Receipt
 from smsretry.core.outcome import AttemptState
-from smsretry.dispatcher import Dispatcher, utc_now
+from smsretry.dispatcher import Dispatcher
 from smsretry.errors import ConfigurationError, InvalidMessage, NotAccepted, SendFailed, SendUnknown
 
 try:
@@ -34,12 +31,6 @@ __all__ = ["SMSTask", "deliver", "end_of", "recover_elsewhere", "recover_every",
 
 _INTERRUPTS: Final = (TaskTimeout, KeyboardInterrupt)
 """What Huey raises in a run whose ``timeout`` is over, and in a worker process that has to stop at once."""
-_DELIVERED: Final = "_smsretry_delivered"
-_RECOVERS: Final = "_smsretry_recovers"
-_NO_RECOVER: Final = (
-    "{name}: there is a journal and no recover, so what a killed worker held waits for ever. Call recover_every(huey, "
-    "store, texts) where the task is registered, or recover_elsewhere(huey) where cron or smsretry recover does it."
-)
 
 
 class Carried(dict[str, Any]):
@@ -79,7 +70,7 @@ class SMSTask:
     sends: seam.Source[Dispatcher]
     """What was registered; plans are written to its journal."""
 
-    def send(self, message: Message, *, delay_s: float = 0.0, state: AttemptState = NEW) -> Result | None:
+    def send(self, message: Message, *, delay_s: float = 0.0, state: AttemptState = seam.NEW) -> Result | None:
         """Queue ``message``, to be sent in ``delay_s`` seconds; return Huey's ``Result``, None with ``results=False``.
 
         The message's id, where it has one, becomes the job's, so that ``huey.result(message.id)`` finds it. ``state``
@@ -87,21 +78,19 @@ class SMSTask:
         needs an id. Raises `smsretry.InvalidMessage`, and queues nothing, where it has none, and where the journal
         knows its id with another recipient or text.
         """
-        huey = self.task.huey
-        delay_s = 0.0 if huey.immediate else delay_s
-        carried = replace(state, due=utc_now() + timedelta(seconds=delay_s) if delay_s > 0.0 else None)
+        return self.sends.send(
+            message, self._publish, delay_s=delay_s, state=state, in_task=True, is_eager=self.task.huey.immediate
+        )
 
-        def publish(named: Message) -> Result | None:
-            job = self.task.s(id=named.id, delay=delay_s or None)
-            job.kwargs = Carried({}, {"message": named.to_dict(), **seam.written(carried)})
-            return huey.enqueue(job)
-
-        return self.sends.send(message, publish, due_in_s=delay_s, in_task=True, is_eager=huey.immediate)
+    def _publish(self, first: seam.Again) -> Result | None:
+        job = self.task.s(id=first.message.id, delay=first.delay_s or None)
+        job.kwargs = Carried({}, {"message": first.message.to_dict(), **seam.written(first.state)})
+        return self.task.huey.enqueue(job)
 
 
 def sms_task(
     huey: Huey,
-    dispatcher: Dispatcher | Callable[[], Dispatcher],
+    dispatcher: seam.DispatcherSource,
     *,
     name: str,
     journal: seam.CanPlan | None = None,
@@ -116,16 +105,17 @@ def sms_task(
     """
     if not isinstance(huey, Huey):
         raise ConfigurationError(f"huey must be a Huey, got {type(huey).__name__}. Pass the one that consumers run.")
+    seam.check_name(name, "shop.send_sms")
     sends = seam.Source(Dispatcher, dispatcher, journal=journal)
 
     def send_sms(*, task: Task) -> dict[str, Any]:
         return _sent(task, sends, _message_in(task), rerun=False, is_eager=huey.immediate).to_dict()
 
     def check() -> None:
-        if sends.is_journaled and not vars(huey).get(_RECOVERS) and problems.once(wrapper, "recover"):
-            problems.warn([_NO_RECOVER.format(name=name)])
+        if sends.is_journaled and not seam.recovers(huey) and problems.once(wrapper, "recover"):
+            problems.warn([problems.no_recover(name, "recover_every(huey, store, texts)", "recover_elsewhere(huey)")])
         if sends.dispatcher is not None:
-            _check_once(wrapper.s(), sends.dispatcher)
+            _check_once(wrapper.s(), sends.dispatcher, sends)
 
     def take_back(_: str, job: Task) -> None:
         if isinstance(job, wrapper.task_class):
@@ -137,7 +127,7 @@ def sms_task(
     return SMSTask(wrapper, sends)
 
 
-def deliver(task: Task, dispatcher: Dispatcher | Callable[[], Dispatcher], message: Message) -> Receipt:
+def deliver(task: Task, dispatcher: seam.DispatcherSource, message: Message) -> Receipt:
     """Make one attempt to send ``message`` from the body of ``task``, the running job of ``@huey.task(context=True)``.
 
     Return the `smsretry.Receipt` where the text was accepted. Raise Huey's ``RetryTask`` where another run follows, and
@@ -157,37 +147,39 @@ def deliver(task: Task, dispatcher: Dispatcher | Callable[[], Dispatcher], messa
 def end_of(error: TaskException) -> NotAccepted | None:
     """Return how a message has ended, from what ``result.get()`` raised; None where the job failed of something else.
 
-    Huey keeps the ``repr`` of an exception, and that of ours says all.
+    Huey keeps the traceback of an exception, and the note of ours in it says all.
     """
-    name, _, args = str(error).partition("(")
-    kind = {"SendFailed": SendFailed, "SendUnknown": SendUnknown}.get(name)
-    return None if kind is None else kind(*ast.literal_eval(f"({args}"))
+    return seam.end_read(error.metadata.get("traceback"))
 
 
 def recover_every(
-    huey: Huey, store: seam.CanRecover, queue: object, when: Callable[..., bool] | None = None, *, grace_s: float = 60.0
+    huey: Huey,
+    store: seam.CanRecover,
+    texts: seam.Requeue,
+    when: Callable[..., bool] | None = None,
+    *,
+    grace_s: float = 60.0,
 ) -> None:
-    """Let consumers run ``store.recover(queue)`` as a periodic task, each minute or at ``when`` (a ``crontab(…)``).
+    """Let consumers run ``store.recover(texts)`` as a periodic task, each minute or at ``when`` (a ``crontab(…)``).
 
-    ``queue`` is what `sms_task` returned, or a function of the id and the metadata of a message that queues it. What is
+    ``texts`` is what `sms_task` returned, or a function of the id and the metadata of a message that queues it. What is
     ``grace_s`` seconds past its time is queued again.
     """
-    sweeper = seam.Sweeper(store, queue, every_s=60.0, grace_s=grace_s)
+    sweeper = seam.Sweeper(store, texts, every_s=60.0, grace_s=grace_s)
     huey.periodic_task(when or crontab(), name="smsretry.recover")(sweeper.sweep)
     recover_elsewhere(huey)
 
 
 def recover_elsewhere(huey: Huey) -> None:
     """Say that `smsretry.store.recover` runs elsewhere (cron, ``smsretry recover``), so that no consumer warns."""
-    vars(huey)[_RECOVERS] = True
+    seam.set_recovers(huey)
 
 
 def _sent(task: Task, source: seam.Source[Dispatcher], message: Message, *, rerun: bool, is_eager: bool) -> Receipt:
     """Make one attempt, and say Huey's word for what follows."""
     beside, dispatcher = _beside(task), source.get()
     run = seam.Run.of(dispatcher, message, seam.state_in(beside), job_id=task.id, rerun=rerun, interrupts=_INTERRUPTS)
-    if vars(task).setdefault(_DELIVERED, run) is not run:
-        raise ConfigurationError(f"{task.name} called deliver twice in one run. Start one job for each message.")
+    seam.only_once(vars(task), task.name)
     _check_once(task, dispatcher, None if rerun else source)
     plan = seam.at_once(run) if is_eager else seam.attempt(run)
     problems.tell_not_set_up(type(task).execute, task.name, plan)
@@ -195,7 +187,9 @@ def _sent(task: Task, source: seam.Source[Dispatcher], message: Message, *, reru
         case seam.Done(receipt):
             return receipt
         case seam.Failed(error):
-            raise (_SendUnknown if isinstance(error, SendUnknown) else _SendFailed)(*error.args) from error.__cause__
+            final = (_SendUnknown if isinstance(error, SendUnknown) else _SendFailed)(*error.args)
+            final.add_note(seam.end_told(error))
+            raise final from error.__cause__
         case seam.Again():
             task.kwargs = Carried(task.kwargs, {**beside, **seam.written(plan.state)})
             raise RetryTask(delay=plan.delay_s)
@@ -218,9 +212,7 @@ def _message_in(job: Task) -> Message:
 def _check_once(job: Task, dispatcher: Dispatcher, source: seam.Source[Dispatcher] | None = None) -> None:
     """Warn, once in a process, of the settings of a task that would break a promise."""
     if problems.once(type(job).execute, "checked"):
-        problems.warn(problems.forgotten(job.name, dispatcher))
-        if source is not None:
-            problems.warn(problems.plans_nothing(job.name, source, dispatcher))
+        problems.warn(problems.usual(job.name, dispatcher, source))
         problems.warn(problems.cut_off(job.name, "timeout", job.timeout or None, dispatcher.timeout_s))
         problems.warn(_dropped_or_doubled(job, dispatcher))
 

@@ -14,14 +14,13 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
 from smsretry.adapters import _seam as seam
 from smsretry.adapters._seam import problems
-from smsretry.adapters._seam.envelope import NEW
 from smsretry.adapters._seam.run import DispatcherT
 from smsretry.core.message import Message, Receipt
 from smsretry.core.outcome import AttemptState
@@ -39,11 +38,6 @@ except ModuleNotFoundError as error:
 __all__ = ["SMSTask", "deliver", "deliver_async", "recover_elsewhere", "recover_every", "sms_task", "sms_task_async"]
 
 _ENDS: Final = tuple(kind("", "permanent", 1, {"kind": "other"}) for kind in (SendFailed, SendUnknown))
-_RECOVERS: Final = "_smsretry_recovers"
-_NO_RECOVER: Final = problems.no_recover(
-    "Call recover_every(app, store, texts) where the task is registered. Where it runs elsewhere (cron, or smsretry "
-    "recover --every 60), call recover_elsewhere(app)."
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,31 +49,33 @@ class SMSTask:
     sends: seam.Source[Any]
     """What was registered; plans are written to its journal."""
 
-    def send(self, message: Message, *, delay_s: float = 0.0, state: AttemptState = NEW) -> int:
+    def send(self, message: Message, *, delay_s: float = 0.0, state: AttemptState = seam.NEW) -> int:
         """Queue ``message``, to be sent in ``delay_s`` seconds; return the id of the job.
 
         ``state`` is that of a message whose attempts began elsewhere. With a journal the message is planned in it
         first, and needs an id of its own. Raises `smsretry.InvalidMessage` where it has none, and where the journal
         knows its id with another recipient or text; then nothing is queued.
         """
-        return self.sends.send(message, lambda named: self._job(named, delay_s, state).defer(), **_plan(delay_s))
+        # procrastinate does not say whether a job runs here
+        return self.sends.send(
+            message, lambda first: self._job(first).defer(), delay_s=delay_s, state=state, in_task=True
+        )
 
-    async def send_async(self, message: Message, *, delay_s: float = 0.0, state: AttemptState = NEW) -> int:
+    async def send_async(self, message: Message, *, delay_s: float = 0.0, state: AttemptState = seam.NEW) -> int:
         """Queue ``message`` as `send` does, in a running loop."""
         job_id: int = await self.sends.send_async(
-            message, lambda named: self._job(named, delay_s, state).defer_async(), **_plan(delay_s)
+            message, lambda first: self._job(first).defer_async(), delay_s=delay_s, state=state, in_task=True
         )
         return job_id
 
-    def _job(self, message: Message, delay_s: float, state: AttemptState) -> JobDeferrer:
-        due = utc_now() + timedelta(seconds=delay_s) if delay_s > 0.0 else None
-        arguments: dict[str, Any] = {"message": seam.packed(message), **seam.written(replace(state, due=due))}
-        return self.task.configure(schedule_at=due, task_kwargs=arguments)
+    def _job(self, first: seam.Again) -> JobDeferrer:
+        arguments: dict[str, Any] = {"message": seam.packed(first.message), **seam.written(first.state)}
+        return self.task.configure(schedule_at=first.state.due, task_kwargs=arguments)
 
 
 def sms_task(
     app: Blueprint,
-    dispatcher: Dispatcher | Callable[[], Dispatcher],
+    dispatcher: seam.DispatcherSource,
     *,
     name: str,
     journal: seam.CanPlan | None = None,
@@ -107,7 +103,7 @@ def sms_task(
 
 def sms_task_async(
     app: Blueprint,
-    dispatcher: AsyncDispatcher | Callable[[], AsyncDispatcher],
+    dispatcher: seam.AsyncDispatcherSource,
     *,
     name: str,
     journal: seam.CanPlan | None = None,
@@ -123,7 +119,7 @@ def sms_task_async(
     return _registered(app, send_sms, source, {**task_options, "name": name})
 
 
-def deliver(context: JobContext, dispatcher: Dispatcher | Callable[[], Dispatcher], message: Message) -> Receipt | None:
+def deliver(context: JobContext, dispatcher: seam.DispatcherSource, message: Message) -> Receipt | None:
     """Make one attempt to send ``message`` from the body of a task, declared with ``@app.task(pass_context=True)``.
 
     The task takes one more argument, ``smsretry_state=None``. Returns the `smsretry.Receipt` where the text was
@@ -138,7 +134,7 @@ def deliver(context: JobContext, dispatcher: Dispatcher | Callable[[], Dispatche
 
 
 async def deliver_async(
-    context: JobContext, dispatcher: AsyncDispatcher | Callable[[], AsyncDispatcher], message: Message
+    context: JobContext, dispatcher: seam.AsyncDispatcherSource, message: Message
 ) -> Receipt | None:
     """Make one attempt as `deliver` does, in an async task."""
     return await _deliver_async(context, _own(context, AsyncDispatcher, dispatcher), message, rerun=True)
@@ -147,23 +143,23 @@ async def deliver_async(
 def recover_every(
     app: Blueprint,
     store: seam.CanRecover,
-    queue: object,
+    texts: seam.Requeue,
     /,
     cron: str = "* * * * *",
     *,
     grace_s: float = 60.0,
     **task_options: Any,
 ) -> None:
-    """Let workers run ``store.recover(queue)`` as a periodic task, each minute or as ``cron`` says.
+    """Let workers run ``store.recover(texts)`` as a periodic task, each minute or as ``cron`` says.
 
-    ``queue`` is what `sms_task` returned, or a function of the id and the metadata of a message that queues it. What is
+    ``texts`` is what `sms_task` returned, or a function of the id and the metadata of a message that queues it. What is
     ``grace_s`` seconds past its time is queued again. ``task_options`` are those of ``app.task``; beside a ready task
     its queue is the usual one, so that whoever sends recovers.
     """
-    sweeper = seam.Sweeper(store, queue, every_s=60.0, grace_s=grace_s)
+    sweeper = seam.Sweeper(store, texts, every_s=60.0, grace_s=grace_s)
     usual = {"name": "smsretry.recover", "queueing_lock": "smsretry.recover"}
-    if isinstance(queue, SMSTask):
-        usual["queue"] = queue.task.queue
+    if isinstance(texts, SMSTask):
+        usual["queue"] = texts.task.queue
 
     def sweep(timestamp: int) -> None:
         del timestamp  # procrastinate's
@@ -176,7 +172,7 @@ def recover_every(
 
 def recover_elsewhere(app: Blueprint) -> None:
     """Say that `smsretry.store.recover` runs elsewhere (cron, ``smsretry recover``), so that no worker warns."""
-    vars(app.periodic_registry)[_RECOVERS] = True
+    seam.set_recovers(app.periodic_registry)
 
 
 def _registered(app: Blueprint, body: Any, source: seam.Source[Any], options: dict[str, Any]) -> SMSTask:
@@ -205,9 +201,8 @@ def _run(context: JobContext, source: seam.Source[DispatcherT], message: Message
     run = seam.Run.of(dispatcher, message, seam.state_in(context.job.task_kwargs), **said)
     seam.only_once(context.additional_context, name)
     if problems.once(context.task, "checked"):
+        problems.warn(problems.usual(name, dispatcher, None if run.rerun else source))
         problems.warn(_problems(context, dispatcher))
-        if not run.rerun:
-            problems.warn(problems.plans_nothing(name, source, dispatcher))
     return run
 
 
@@ -225,10 +220,6 @@ def _next(context: JobContext, again: seam.Again) -> JobDeferrer:
 def _told(context: JobContext, plan: seam.Plan | seam.HandBack) -> Receipt | None:
     problems.tell_not_set_up(context.task, context.task.name, plan)
     return seam.told(plan)
-
-
-def _plan(delay_s: float) -> dict[str, Any]:
-    return {"due_in_s": delay_s, "in_task": True}  # procrastinate does not say whether a job runs here
 
 
 def _own(context: object, kind: type[DispatcherT], dispatcher: Any) -> seam.Source[DispatcherT]:
@@ -254,9 +245,8 @@ def _own(context: object, kind: type[DispatcherT], dispatcher: Any) -> seam.Sour
 
 def _problems(context: JobContext, dispatcher: Any) -> Iterator[str]:
     name = context.task.name
-    yield from problems.forgotten(name, dispatcher)
-    if dispatcher.journal is not None and _RECOVERS not in vars(context.app.periodic_registry):
-        yield _NO_RECOVER
+    if dispatcher.journal is not None and not seam.recovers(context.app.periodic_registry):
+        yield problems.no_recover(name, "recover_every(app, store, texts)", "recover_elsewhere(app)")
     if dispatcher.journal is None and context.task.retry_strategy is not None:
         yield (
             f"{name}: retry is set, so an error of its body after deliver sends the text again. "

@@ -11,25 +11,22 @@ What a killed worker held ends in RQ's ``FailedJobRegistry``; with a journal (``
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final, assert_never
 
 from smsretry.adapters import _seam as seam
 from smsretry.adapters._seam import problems
-from smsretry.adapters._seam.envelope import NEW
 from smsretry.core.message import Message
 from smsretry.core.outcome import AttemptState
 from smsretry.dispatcher import Dispatcher, utc_now
-from smsretry.errors import ConfigurationError, NotAccepted, SendFailed, SendUnknown
+from smsretry.errors import ConfigurationError, NotAccepted
 
 try:
-    from rq import Queue, Retry, get_current_job
+    from rq import Queue, Retry, cron, get_current_job
     from rq.exceptions import ShutDownImminentException
     from rq.job import Job
     from rq.scheduler import RQScheduler
@@ -37,15 +34,11 @@ try:
 except ModuleNotFoundError as error:
     raise seam.missing("RQ", "rq", error) from error
 
-__all__ = ["SMSTask", "deliver", "end_of", "sms_task"]
-
-DispatcherSource = Dispatcher | Callable[[], Dispatcher]
-"""A dispatcher, or a function without arguments that makes one: it is called once in each process, at first use."""
+__all__ = ["SMSTask", "deliver", "end_of", "recover_elsewhere", "recover_every", "sms_task"]
 
 _INTERRUPTS: Final = (JobTimeoutException, ShutDownImminentException)
 _NO_CAP: Final = 2**31 - 1
 """RQ gives a job up after so many retries; the policy does so before."""
-_ENDED: Final = "smsretry ended: "
 _QUIET_S: Final = 3600
 """How long all workers together are silent on what one has warned of: each job may have a process of its own."""
 _REFUSED: Final = {
@@ -62,39 +55,38 @@ class SMSTask:
     def __init__(self, queue: Queue, sends: seam.Source[Dispatcher], name: str, options: dict[str, Any]) -> None:
         self.queue, self.sends, self.name, self.options = queue, sends, name, options
 
-    def send(self, message: Message, *, delay_s: float = 0.0, state: AttemptState = NEW) -> Job:
+    def send(self, message: Message, *, delay_s: float = 0.0, state: AttemptState = seam.NEW) -> Job:
         """Queue ``message``, to be sent in ``delay_s`` seconds, rounded up to a whole second; return RQ's job.
 
         ``state`` is that of a message whose attempts began elsewhere. With a journal the message is planned in it
         first, and needs an id where it is queued inside a job. Raises `smsretry.InvalidMessage` where it has none, and
         where the journal knows its id with another recipient or text; then nothing is queued.
         """
-        module, _, variable = self.name.rpartition(".")
-        if getattr(sys.modules.get(module), variable, self) is not self:
-            raise ConfigurationError(f"{self.name} is not this task, and a worker would run it. Name it by its place.")
-        is_eager = not self.queue.is_async
-        wait_s = 0.0 if is_eager else delay_s
-        state = replace(state, due=utc_now() + timedelta(seconds=wait_s) if wait_s > 0.0 else None)
+        _check_place(self, self.name)
+        in_task, is_eager = get_current_job() is not None, not self.queue.is_async
+        return self.sends.send(message, self._publish, delay_s=delay_s, state=state, in_task=in_task, is_eager=is_eager)
 
-        def publish(planned: Message) -> Job:
-            carried = {"args": (seam.packed(planned),), "meta": seam.written(state)}
-            options = {"description": f"{self.name}({planned!r})", **self.options, **carried}
-            if wait_s <= 0.0:
-                return self.queue.enqueue(self.name, **options)
-            _tell(self.queue.connection, _no_scheduler(self.queue.connection, self.queue.name))
-            job: Job = self.queue.enqueue_in(timedelta(seconds=_whole_s(wait_s)), self.name, **options)
-            return job
-
-        in_task = get_current_job() is not None
-        return self.sends.send(message, publish, due_in_s=wait_s, in_task=in_task, is_eager=is_eager)
+    def _publish(self, first: seam.Again) -> Job:
+        carried = {"args": (seam.packed(first.message),), "meta": seam.written(first.state)}
+        options = {"description": f"{self.name}({first.message!r})", **self.options, **carried}
+        if first.delay_s <= 0.0:
+            return self.queue.enqueue(self.name, **options)
+        _tell(self.queue.connection, _no_scheduler(self.queue.connection, self.queue.name))
+        job: Job = self.queue.enqueue_in(timedelta(seconds=_whole_s(first.delay_s)), self.name, **options)
+        return job
 
     def __call__(self, packed: str) -> dict[str, Any] | Retry:
         """Make one attempt, in the worker."""
-        return _delivered(get_current_job(), self.sends, seam.unpacked(packed), rerun=False)
+        return _delivered(get_current_job(), self.sends, seam.unpacked(packed), task=self)
 
 
 def sms_task(
-    queue: Queue, dispatcher: DispatcherSource, *, name: str, journal: seam.CanPlan | None = None, **job_options: Any
+    queue: Queue,
+    dispatcher: seam.DispatcherSource,
+    *,
+    name: str,
+    journal: seam.CanPlan | None = None,
+    **job_options: Any,
 ) -> SMSTask:
     """Return a task that sends what it is given through ``queue``.
 
@@ -110,16 +102,13 @@ def sms_task(
     The job returns ``receipt.to_dict()``, or fails with `smsretry.NotAccepted`: `end_of` reads it. Raises
     `smsretry.ConfigurationError` for options that would break a promise.
     """
-    if not isinstance(queue, Queue):
-        raise ConfigurationError(f"queue must be an rq.Queue, got {type(queue).__name__}.")
-    if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")) or "." not in name:
-        raise ConfigurationError(f"name must be a module and a variable such as 'shop.texts.send_sms', got {name!r}.")
+    _check(queue, name, "shop.texts.send_sms")
     for option in _REFUSED.keys() & job_options.keys():
         raise ConfigurationError(f"{name}: {option} cannot be set: {_REFUSED[option]}.")
     return SMSTask(queue, seam.Source(Dispatcher, dispatcher, journal=journal), name, job_options)
 
 
-def deliver(job: Job | None, dispatcher: DispatcherSource, message: Message) -> dict[str, Any] | Retry:
+def deliver(job: Job | None, dispatcher: seam.DispatcherSource, message: Message) -> dict[str, Any] | Retry:
     """Make one attempt to send ``message`` from the body of ``job``, the running one; the body returns what this does.
 
     ::
@@ -133,44 +122,78 @@ def deliver(job: Job | None, dispatcher: DispatcherSource, message: Message) -> 
     first run is sent. A message without an id gets the job's. One job sends one message.
     """
     seam.check_message(message, "Give deliver a smsretry.Message")
-    return _delivered(job, dispatcher, message, rerun=True)
+    return _delivered(job, dispatcher, message)
 
 
 def end_of(job: Job) -> NotAccepted | None:
     """Return how the message of a failed job has ended; None where it has not, or the job failed of something else."""
     result = job.latest_result()
-    told = result.exc_string if result is not None else None
-    for line in (told or "").splitlines():
-        if line.startswith(_ENDED):
-            name, args = json.loads(line.removeprefix(_ENDED))
-            return (SendUnknown if name == SendUnknown.__name__ else SendFailed)(*args)
-    return None
+    return seam.end_read(result.exc_string if result is not None else None)
+
+
+def recover_every(
+    queue: Queue,
+    store: seam.CanRecover,
+    texts: seam.Requeue,
+    every_s: float = 60.0,
+    *,
+    name: str,
+    grace_s: float = 60.0,
+    **job_options: Any,
+) -> Callable[[], None]:
+    """Return a job that runs ``store.recover(texts)``, and give it to ``rq cron``, which queues it every ``every_s``.
+
+    ``name`` is where a worker finds it, as for `sms_task`, and the module is what ``rq cron`` is given::
+
+        recover_texts = recover_every(queue, store, send_sms, name="shop.texts.recover_texts")    # rq cron shop.texts
+
+    ``texts`` is what `sms_task` returned, or a function of the id and the metadata of a message that queues it. What is
+    ``grace_s`` seconds past its time is queued again. ``job_options`` are those of ``rq.cron.register``.
+    """
+    _check(queue, name, "shop.texts.recover_texts")
+    sweeper = seam.Sweeper(store, texts, every_s=every_s, grace_s=grace_s)
+
+    def recover() -> None:
+        sweeper.sweep()
+
+    recover.__module__, _, recover.__name__ = name.rpartition(".")  # what RQ calls the job
+    recover.__qualname__ = recover.__name__
+    cron.register(recover, queue.name, interval=math.ceil(every_s), **job_options)
+    recover_elsewhere(queue)
+    return recover
+
+
+def recover_elsewhere(queue: Queue) -> None:
+    """Say that `smsretry.store.recover` runs elsewhere (cron, ``smsretry recover``), so that no worker warns."""
+    seam.set_recovers(queue)
 
 
 def _delivered(
-    job: Job | None, source: seam.Source[Dispatcher] | DispatcherSource, message: Message, *, rerun: bool
+    job: Job | None,
+    source: seam.Source[Dispatcher] | seam.DispatcherSource,
+    message: Message,
+    *,
+    task: SMSTask | None = None,
 ) -> dict[str, Any] | Retry:
-    """Make one attempt, and return RQ's word for what follows."""
+    """Make one attempt, and return RQ's word for what follows; ``task`` is the ready one."""
     if not isinstance(job, Job):
         got = type(job).__name__
         raise ConfigurationError(f"A text is sent by a running job, got {got}. Queue it, and pass get_current_job().")
-    if not problems.once(job, "delivered"):
-        raise ConfigurationError(f"{job.func_name} sent twice in one run, and a retry repeats both. Queue two jobs.")
+    name = str(job.func_name)
+    seam.only_once(vars(job), name)
     sends = source if isinstance(source, seam.Source) else seam.kept_on(job.func, Dispatcher, source)
     dispatcher, state = sends.get(), seam.state_in(job.meta)
-    run = seam.Run.of(dispatcher, message, state, job_id=job.id, rerun=rerun, interrupts=_INTERRUPTS)
-    _tell(job.connection, _problems_of(job, dispatcher))
-    if sends is source:
-        _tell(job.connection, problems.plans_nothing(str(job.func_name), sends, dispatcher))
+    run = seam.Run.of(dispatcher, message, state, job_id=job.id, rerun=task is None, interrupts=_INTERRUPTS)
+    _tell(job.connection, _problems_of(job, dispatcher, task))
     is_eager = job.worker_name == "sync"
     plan = seam.at_once(run) if is_eager else seam.attempt(run)
-    problems.tell_not_set_up(job, str(job.func_name), plan)
+    problems.tell_not_set_up(job, name, plan)
     match plan:
         case seam.Done(receipt):
             return receipt.to_dict()
         case seam.Failed(error):
             job.retries_left = 0  # what RQ would repeat of its own
-            error.add_note(f"{_ENDED}{json.dumps([type(error).__name__, error.args])}")
+            error.add_note(seam.end_told(error))
             raise error
         case seam.Again() if is_eager:
             raise ConfigurationError(f"Message {run.message.id} has to wait ({plan.why}): let a worker run the queue.")
@@ -196,9 +219,24 @@ def _tell(connection: Any, found: Iterable[str]) -> None:
             problems.warn([problem])
 
 
-def _problems_of(job: Job, dispatcher: Dispatcher) -> Iterator[str]:
+def _check(queue: object, name: object, example: str) -> None:
+    if not isinstance(queue, Queue):
+        raise ConfigurationError(f"queue must be an rq.Queue, got {type(queue).__name__}. Pass that of your workers.")
+    if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")) or "." not in name:
+        raise ConfigurationError(f"name must be a module and a variable such as {example!r}, got {name!r}.")
+
+
+def _check_place(task: object, name: str) -> None:
+    module, _, variable = name.rpartition(".")
+    if getattr(sys.modules.get(module), variable, task) is not task:
+        raise ConfigurationError(f"{name} is not this task, and a worker would run it. Name it by its place.")
+
+
+def _problems_of(job: Job, dispatcher: Dispatcher, task: SMSTask | None) -> Iterator[str]:
     name, limit_s = str(job.func_name), job.timeout or Queue.DEFAULT_TIMEOUT
-    yield from problems.forgotten(name, dispatcher)
+    yield from problems.usual(name, dispatcher, None if task is None else task.sends)
+    if task is not None and dispatcher.journal is not None and not seam.recovers(task.queue):
+        yield problems.no_recover(name, "recover_every(queue, store, texts, name=…)", "recover_elsewhere(queue)")
     yield from problems.cut_off(name, "job_timeout", limit_s if limit_s > 0 else None, dispatcher.timeout_s)
     if job.ttl is not None:
         yield f"{name}: ttl is {job.ttl} s. {_REFUSED['ttl']}, and leave ttl out."

@@ -9,30 +9,26 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from typing import Any, Final
 
 from smsretry.adapters import _seam as seam
 from smsretry.adapters._seam import problems
-from smsretry.adapters._seam.envelope import NEW
 from smsretry.core.message import Message, Receipt
 from smsretry.core.outcome import AttemptState
 from smsretry.dispatcher import AsyncDispatcher, utc_now
-from smsretry.errors import ConfigurationError, ProviderError
+from smsretry.errors import ConfigurationError, NotAccepted, ProviderError
 
 try:
     from saq import CronJob, Job, Queue
 except ModuleNotFoundError as error:
     raise seam.missing("SAQ", "saq", error) from error
 
-__all__ = ["Retry", "SMSTask", "deliver", "ended", "recover_elsewhere", "recover_job", "sms_task"]
+__all__ = ["Retry", "SMSTask", "deliver", "end_of", "recover_elsewhere", "recover_job", "sms_task"]
 
-DispatcherSource = AsyncDispatcher | Callable[[], AsyncDispatcher]
-"""A dispatcher, or a function without arguments that makes one: it is called once in each process, at first use."""
 _DEFAULTS: Final[dict[str, Any]] = {"timeout": 30, "retries": 1_000_000}
 _OPTIONS: Final = frozenset({"timeout", "heartbeat", "retries", "ttl", "priority", "group_key"})
-_RECOVERS: Final = "_smsretry_recovers"
 
 
 class Retry(Exception):
@@ -50,7 +46,7 @@ class SMSTask:
         """Return what belongs into the ``functions`` of SAQ's worker."""
         return self.name, self._run
 
-    async def send(self, message: Message, *, delay_s: float = 0.0, state: AttemptState = NEW) -> Job | None:
+    async def send(self, message: Message, *, delay_s: float = 0.0, state: AttemptState = seam.NEW) -> Job | None:
         """Queue ``message``, to be sent in ``delay_s`` seconds; None where SAQ has a job of its id that goes on.
 
         The message's id becomes the job's key: ``await queue.job(message.id)`` finds it. ``state`` is that of a message
@@ -59,16 +55,17 @@ class SMSTask:
         `smsretry.InvalidMessage`, and queues nothing, without that id, and where the journal knows the id with another
         recipient or text.
         """
-        scheduled = math.ceil(utc_now().timestamp() + delay_s) if delay_s > 0.0 else 0
-
-        async def publish(named: Message) -> Job | None:
-            options = {**self._options, "meta": seam.written(state), "scheduled": scheduled}
-            enqueue = partial(self.queue.enqueue, self.name, message=seam.packed(named), **options)
-            queued = await (enqueue() if named.id is None else enqueue(key=named.id))
-            return await enqueue() if queued is None and self.sends.is_journaled else queued
-
-        job: Job | None = await self.sends.send_async(message, publish, due_in_s=delay_s, in_task=True)
+        job: Job | None = await self.sends.send_async(
+            message, self._publish, delay_s=delay_s, state=state, in_task=True
+        )
         return job
+
+    async def _publish(self, first: seam.Again) -> Job | None:
+        scheduled = math.ceil(utc_now().timestamp() + first.delay_s) if first.delay_s > 0.0 else 0
+        options = {**self._options, "meta": seam.written(first.state), "scheduled": scheduled}
+        enqueue = partial(self.queue.enqueue, self.name, message=seam.packed(first.message), **options)
+        queued = await (enqueue() if first.message.id is None else enqueue(key=first.message.id))
+        return await enqueue() if queued is None and self.sends.is_journaled else queued
 
     async def _run(self, ctx: dict[str, Any], *, message: str) -> dict[str, Any]:
         job = _running(ctx)
@@ -78,7 +75,12 @@ class SMSTask:
 
 
 def sms_task(
-    queue: Queue, dispatcher: DispatcherSource, *, name: str, journal: seam.CanPlan | None = None, **job_options: Any
+    queue: Queue,
+    dispatcher: seam.AsyncDispatcherSource,
+    *,
+    name: str,
+    journal: seam.CanPlan | None = None,
+    **job_options: Any,
 ) -> SMSTask:
     """Return a task called ``name`` that sends through ``queue``; its ``function`` belongs into SAQ's worker.
 
@@ -87,7 +89,7 @@ def sms_task(
     SAQ's ``timeout`` (30), ``heartbeat``, ``retries``, ``ttl``, ``priority`` and ``group_key``. ``retries`` bounds how
     often SAQ runs a job again whose worker was killed, and not the policy; by default it does not.
 
-    The job's result is ``receipt.to_dict()``; where it fails, see `ended`. Raises `smsretry.ConfigurationError`.
+    The job's result is ``receipt.to_dict()``; `end_of` reads a failed one. Raises `smsretry.ConfigurationError`.
     """
     seam.check_name(name, "send_sms")
     if not isinstance(queue, Queue):
@@ -98,7 +100,7 @@ def sms_task(
     return SMSTask(queue, name, seam.Source(AsyncDispatcher, dispatcher, journal=journal), **_DEFAULTS | job_options)
 
 
-async def deliver(ctx: dict[str, Any], dispatcher: DispatcherSource, message: Message) -> Receipt:
+async def deliver(ctx: dict[str, Any], dispatcher: seam.AsyncDispatcherSource, message: Message) -> Receipt:
     """Make one attempt to send ``message`` from a task's own body, whose first argument is ``ctx``.
 
     Return the `smsretry.Receipt` where the text was accepted. Raise `Retry` where SAQ has to run the job again, and
@@ -113,41 +115,37 @@ async def deliver(ctx: dict[str, Any], dispatcher: DispatcherSource, message: Me
     return await _deliver(ctx, function, source, message, retries=job.retries, rerun=True)
 
 
-def ended(job: Job) -> Receipt | None:
-    """Return the receipt of a job's message, or raise the `smsretry.NotAccepted` that it ended with, whole.
+def end_of(job: Job) -> NotAccepted | None:
+    """Return how the message of a failed job has ended; None where it has not, or the job failed of something else.
 
-    None where it goes on, and where the job failed otherwise: SAQ keeps a text of that, ``job.error``.
+    SAQ keeps a text of an exception, ``job.error``, and ours is in ``job.meta``.
     """
     end = seam.end_in(job.meta)
-    return None if end is None else seam.ended(end)
+    return end.error if isinstance(end, seam.Failed) and isinstance(end.error, NotAccepted) else None
 
 
 def recover_job(
-    store: seam.CanRecover,
-    queue: SMSTask | Callable[[str, Mapping[str, Any]], Awaitable[object]],
-    *,
-    cron: str = "* * * * *",
-    grace_s: float = 60.0,
+    store: seam.CanRecover, texts: seam.Requeue, *, cron: str = "* * * * *", grace_s: float = 60.0
 ) -> CronJob[Any]:
     """Return a job for the ``cron_jobs`` of SAQ's worker that runs ``store.recover``, by default every minute.
 
-    ``queue`` is a ready task, or an async function that gets the id and the metadata of a message and queues it, for a
-    task that calls `deliver`. What is ``grace_s`` seconds past its time is queued again, and none is sent twice for it.
+    ``texts`` is what `sms_task` returned, or an async function that gets the id and the metadata of a message and
+    queues it, for a task that calls `deliver`. What is ``grace_s`` seconds past its time is queued again.
     """
-    seam.check_recovery(store, queue, grace_s=grace_s)
+    seam.check_recovery(store, texts, grace_s=grace_s)
 
     async def recover(_: Any) -> None:
-        await seam.recover_in_loop(store, queue, grace_s=grace_s)
+        await seam.recover_in_loop(store, texts, grace_s=grace_s)
 
-    name = queue.name if isinstance(queue, SMSTask) else queue.__qualname__
+    name = texts.name if isinstance(texts, SMSTask) else getattr(texts, "__qualname__", "smsretry")
     recover.__qualname__ = f"{name}.recover"  # what SAQ calls the job
-    setattr(recover, _RECOVERS, True)
+    seam.set_recovers(recover)
     return CronJob(recover, cron=cron, timeout=60)
 
 
 def recover_elsewhere(queue: Queue) -> None:
-    """Say that `smsretry.store.recover` runs elsewhere, so that no worker of ``queue`` warns."""
-    setattr(queue, _RECOVERS, True)
+    """Say that `smsretry.store.recover` runs elsewhere (cron, a loop of yours), so that no worker warns."""
+    seam.set_recovers(queue)
 
 
 def _running(ctx: Any) -> Job:
@@ -175,8 +173,8 @@ async def _deliver(
     if plan is None:
         dispatcher = source.get()
         if problems.once(holder, "checked"):
+            problems.warn(problems.usual(job.function, dispatcher, None if rerun else source))
             problems.warn(_problems(ctx["worker"], job, dispatcher, retries))
-            problems.warn(() if rerun else problems.plans_nothing(job.function, source, dispatcher))
         interrupts = (asyncio.CancelledError,)  # by the job's timeout, or the end of the worker
         state = seam.state_in(job.meta)
         run = seam.Run.of(dispatcher, message, state, job_id=job.key, rerun=rerun, interrupts=interrupts)
@@ -200,12 +198,10 @@ def _problems(worker: Any, job: Job, dispatcher: AsyncDispatcher, retries: int) 
     limits = {"timeout": job.timeout or None, "heartbeat": job.heartbeat or None, "shutdown_grace_period_s": grace_s}
     for option, limit_s in limits.items():
         yield from problems.cut_off(name, option, limit_s, dispatcher.timeout_s)
-    yield from problems.forgotten(name, dispatcher)
-    recovers = any(hasattr(cron.function, _RECOVERS) for cron in worker.cron_jobs) or hasattr(worker.queue, _RECOVERS)
+    recovers = seam.recovers(worker.queue) or any(seam.recovers(cron.function) for cron in worker.cron_jobs)
     if dispatcher.journal is not None and not recovers:
         yield problems.no_recover(
-            "Add recover_job(store, task) to the worker's cron_jobs. Where it runs elsewhere, call "
-            "recover_elsewhere(queue)."
+            name, "recover_job(store, texts) for the worker's cron_jobs", "recover_elsewhere(queue)"
         )
     if not job.timeout and not job.heartbeat:
         yield f"{name}: timeout is 0, so the job of a killed worker is never run again. Set timeout, in seconds."

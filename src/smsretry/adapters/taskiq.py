@@ -13,15 +13,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Annotated, Any, Final, assert_never
 
 from smsretry.adapters import _seam as seam
 from smsretry.adapters._seam import problems
-from smsretry.adapters._seam.envelope import NEW
 from smsretry.core.message import Message, Receipt
 from smsretry.core.outcome import AttemptState
 from smsretry.dispatcher import AsyncDispatcher, utc_now
@@ -38,16 +37,8 @@ except ModuleNotFoundError as error:
 
 __all__ = ["SMSTask", "deliver", "recover_elsewhere", "recover_every", "sms_task"]
 
-DispatcherSource = AsyncDispatcher | Callable[[], AsyncDispatcher]
-"""A dispatcher, or a function that makes one: it is called once in each process, at first use."""
-
 _Task = AsyncTaskiqDecoratedTask[..., Any]
 _DEFAULTS: Final = {"ack_type": "when_saved", "retry_on_error": False}
-_RECOVERS: Final = "_smsretry_recovers"
-_RECOVER: Final = (
-    "Call recover_every(broker, store, texts) where the task is registered, or recover_elsewhere(broker) where another "
-    "process does it (smsretry recover --every 60)."
-)
 _LATE_S: Final = 10.0
 """A run that comes so much later than it was due is worth a warning, and so is one that nobody has queued for long."""
 _OVERDUE_S: Final = 120.0
@@ -63,7 +54,7 @@ class SMSTask:
     sends: seam.Source[AsyncDispatcher]
 
     async def send(
-        self, message: Message, *, delay_s: float = 0.0, state: AttemptState = NEW
+        self, message: Message, *, delay_s: float = 0.0, state: AttemptState = seam.NEW
     ) -> AsyncTaskiqTask[dict[str, Any]]:
         """Queue ``message``, to be sent in ``delay_s`` seconds, as the job ``<name of the task>:<id of the message>``.
 
@@ -72,26 +63,24 @@ class SMSTask:
         nothing, where the journal knows the id with another recipient or text, and in a worker for a message without
         an id: a job that runs again would queue it under another one.
         """
-        due = utc_now() + timedelta(seconds=delay_s) if delay_s > 0.0 else None
-        publish = partial(self._publish, state=replace(state, due=due), delay_s=delay_s)
         in_task = self.task.broker.is_worker_process
         queued: AsyncTaskiqTask[dict[str, Any]] = await self.sends.send_async(
-            message, publish, due_in_s=delay_s, in_task=in_task
+            message, self._publish, delay_s=delay_s, state=state, in_task=in_task
         )
         return queued
 
-    async def _publish(self, message: Message, *, state: AttemptState, delay_s: float) -> AsyncTaskiqTask[Any]:
-        name, broker = self.task.task_name, self.task.broker
+    async def _publish(self, first: seam.Again) -> AsyncTaskiqTask[Any]:
+        name, broker, message = self.task.task_name, self.task.broker, first.message
         job_id = broker.id_generator() if message.id is None else f"{name}:{message.id}"
         args = [seam.packed(message)]
         job = TaskiqMessage(task_id=job_id, task_name=name, labels=self.task.labels, args=args, kwargs={})
-        await _queue(job, broker, self.source, state, delay_s)
+        await _queue(job, broker, self.source, first)
         return AsyncTaskiqTask(task_id=job_id, result_backend=broker.result_backend)
 
 
 def sms_task(
     broker: AsyncBroker,
-    dispatcher: DispatcherSource,
+    dispatcher: seam.AsyncDispatcherSource,
     *,
     name: str,
     source: ScheduleSource,
@@ -125,7 +114,7 @@ def sms_task(
 
 
 async def deliver(
-    context: Context, dispatcher: DispatcherSource, message: Message, *, source: ScheduleSource
+    context: Context, dispatcher: seam.AsyncDispatcherSource, message: Message, *, source: ScheduleSource
 ) -> Receipt:
     """Make one attempt to send ``message`` from the body of a task, whose ``context`` is taskiq's dependency.
 
@@ -152,7 +141,7 @@ async def _deliver(
     problems.warn(_problems_of_run(context, task, sends, run))
 
     def publish(again: seam.Again) -> Any:
-        return _queue(job, context.broker, source, again.state, again.delay_s)
+        return _queue(job, context.broker, source, again)
 
     plan = await seam.deliver_async(run, publish)
     problems.tell_not_set_up(task, job.task_name, plan)
@@ -170,40 +159,33 @@ async def _deliver(
             assert_never(unreachable)
 
 
-async def _queue(
-    job: TaskiqMessage, broker: AsyncBroker, source: ScheduleSource, state: AttemptState, delay_s: float
-) -> None:
-    """Queue a job with its ``state``, to run in ``delay_s`` seconds; its labels keep their types."""
-    labels = {**job.labels, **seam.written(state)}
-    if delay_s <= 0.0:
+async def _queue(job: TaskiqMessage, broker: AsyncBroker, source: ScheduleSource, again: seam.Again) -> None:
+    """Queue the next run of a job, with its state; its labels keep their types."""
+    labels = {**job.labels, **seam.written(again.state)}
+    if again.delay_s <= 0.0:
         kicker: AsyncKicker[..., Any] = AsyncKicker(job.task_name, broker, labels)
         await kicker.with_task_id(job.task_id).kiq(*job.args, **job.kwargs)
         return
-    job_id, name, at = job.task_id, job.task_name, utc_now() + timedelta(seconds=delay_s)
+    job_id, name, at = job.task_id, job.task_name, utc_now() + timedelta(seconds=again.delay_s)
     await source.add_schedule(
         ScheduledTask(task_id=job_id, task_name=name, labels=labels, args=job.args, kwargs=job.kwargs, time=at)
     )
 
 
-Requeue = SMSTask | Callable[[str, Mapping[str, Any]], Awaitable[object]]
-"""A ready task, or an application's own async function of a message's id and metadata that queues it."""
-
-
 def recover_every(
-    broker: AsyncBroker, store: seam.CanRecover, queue: Requeue, every_s: float = 60.0, *, grace_s: float = 60.0
+    broker: AsyncBroker, store: seam.CanRecover, texts: seam.Requeue, every_s: float = 60.0, *, grace_s: float = 60.0
 ) -> None:
-    """Let each worker process of ``broker`` run ``store.recover(queue)`` every ``every_s`` seconds, beside its loop.
+    """Let each worker process of ``broker`` run ``store.recover(texts)`` every ``every_s`` seconds, beside its loop.
 
-    Call it where the task is registered. ``queue`` is a ready task, or an async function that gets the id and the
-    metadata of a message and queues it, for a task that calls `deliver`. What is ``grace_s`` seconds past its time is
-    queued again; any number of workers may do it side by side. Raises `smsretry.ConfigurationError` where a time is not
-    positive.
+    Call it where the task is registered. ``texts`` is what `sms_task` returned, or an async function of the id and the
+    metadata of a message that queues it. What is ``grace_s`` seconds past its time is queued again; any number of
+    workers may do it side by side. Raises `smsretry.ConfigurationError` where a time is not positive.
     """
-    seam.Sweeper(store, queue, every_s=every_s, grace_s=grace_s)  # says what is wrong before a worker starts
+    seam.Sweeper(store, texts, every_s=every_s, grace_s=grace_s)  # says what is wrong before a worker starts
     running: set[asyncio.Task[None]] = set()
 
     async def start(_: object) -> None:
-        running.add(asyncio.create_task(seam.sweep_in_loop(store, queue, every_s=every_s, grace_s=grace_s)))
+        running.add(asyncio.create_task(seam.sweep_in_loop(store, texts, every_s=every_s, grace_s=grace_s)))
 
     def stop(_: object) -> None:
         while running:
@@ -216,7 +198,7 @@ def recover_every(
 
 def recover_elsewhere(broker: AsyncBroker) -> None:
     """Say that `smsretry.store.recover` runs elsewhere (cron, ``smsretry recover``), so that no worker warns."""
-    vars(broker)[_RECOVERS] = True
+    seam.set_recovers(broker)
 
 
 def _task_of(context: Context) -> _Task:
@@ -258,8 +240,8 @@ async def _tell_at_start(task: Any, source: ScheduleSource, sends: seam.Source[A
 
 def _problems_of_waiting(task: _Task, source: ScheduleSource, *, is_journaled: bool) -> Iterator[str]:
     name = task.task_name
-    if is_journaled and not _recovers(task.broker) and problems.once(task, "recover"):
-        yield problems.no_recover(_RECOVER)
+    if is_journaled and not seam.recovers(task.broker) and problems.once(task, "recover"):
+        yield problems.no_recover(name, "recover_every(broker, store, texts)", "recover_elsewhere(broker)")
     if getattr(source, "_skip_past_schedules", False) and problems.once(task, "past schedules"):
         yield (
             f"{name}: skip_past_schedules is on, so retries are lost that come due while no scheduler looks. "
@@ -274,12 +256,11 @@ def _problems_of_run(context: Context, task: _Task, sends: seam.Source[Any], run
     yield from late if late and problems.once(task, "late") else ()
     if not problems.once(task, "run"):
         return
-    yield from problems.forgotten(name, dispatcher)
-    yield from () if run.rerun else problems.plans_nothing(name, sends, dispatcher)
+    yield from problems.usual(name, dispatcher, None if run.rerun else sends)
     timeout = context.message.labels.get("timeout")
     yield from problems.cut_off(name, "timeout", timeout and float(timeout), dispatcher.timeout_s)
     is_held = getattr(context, "is_ackable", True) and not getattr(context, "is_acked", False)
-    if not is_held and not (run.is_journaled and _recovers(task.broker)):
+    if not is_held and not (run.is_journaled and seam.recovers(task.broker)):
         yield (
             f"{name}: its message is acknowledged before the text is sent, so what a killed worker held is lost. Use a "
             "broker that acknowledges, such as RedisStreamBroker, with ack_type when_saved; or a journal and recover."
@@ -299,7 +280,3 @@ def _late(name: str, what: str, due: datetime | None, limit_s: float) -> Iterato
             f"{name}: a run {what} {late_s:.0f} s after its time. Retries need `taskiq scheduler` to run, with "
             "--update-interval 1 (it looks for new schedules once a minute otherwise), and enough workers."
         )
-
-
-def _recovers(broker: AsyncBroker) -> bool:
-    return bool(vars(broker).get(_RECOVERS))

@@ -134,7 +134,7 @@ def _check_parts(store: object, requeue: object) -> None:
     if inspect.iscoroutinefunction(called):
         raise ConfigurationError(
             "What queues here is to be awaited, and this is plain code, so nothing would be queued. "
-            "Use the recover_every, recover_job or recover of your queue's adapter."
+            "Use the recover_every, recover_job (SAQ) or recover of your queue's adapter."
         )
 
 

@@ -3,7 +3,7 @@
 ::
 
     source = Source(Dispatcher, …)    where the dispatcher comes from, and the journal
-    source.send(message, publish, …)  write it down before it is queued, where there is a journal
+    source.send(message, publish, …)  write it down, where there is a journal, and publish its first run
     Run.of(source.get(), message, …)  what one run of a job brings
     attempt(run)                      ─▶ Done | Again | Failed
     deliver(run, publish)             ─▶ Done | Again | Failed | HandBack, with the next run published
@@ -13,8 +13,9 @@ adapter puts the next run itself. Each has an awaited twin. The decisions are ge
 (`smsretry.adapters._seam.steps`), so that plain and async queues share them.
 """
 
-from smsretry.adapters._seam.ends import end_in, end_written
+from smsretry.adapters._seam.ends import end_in, end_read, end_told, end_written
 from smsretry.adapters._seam.envelope import (
+    NEW,
     STATE_KEY,
     Envelope,
     check_message,
@@ -29,10 +30,13 @@ from smsretry.adapters._seam.recovery import (
     CanCancel,
     CanRecover,
     Recovery,
+    Requeue,
     Sweeper,
     check_recovery,
     is_open,
     recover_in_loop,
+    recovers,
+    set_recovers,
     sweep_in_loop,
     taken_back,
 )
@@ -52,23 +56,36 @@ from smsretry.adapters._seam.run import (
     ended,
     told,
 )
-from smsretry.adapters._seam.source import CanPlan, Source, check_name, kept_on, only_once, refuse_without_id
+from smsretry.adapters._seam.source import (
+    AsyncDispatcherSource,
+    CanPlan,
+    DispatcherSource,
+    Source,
+    check_name,
+    kept_on,
+    only_once,
+    refuse_without_id,
+)
 from smsretry.adapters._seam.waits import BrokerLimits
 
 __all__ = [
     "EARLY_S",
+    "NEW",
     "STATE_KEY",
     "Again",
+    "AsyncDispatcherSource",
     "BrokerLimits",
     "CanCancel",
     "CanPlan",
     "CanRecover",
+    "DispatcherSource",
     "Done",
     "Envelope",
     "Failed",
     "HandBack",
     "Plan",
     "Recovery",
+    "Requeue",
     "Run",
     "Source",
     "Sweeper",
@@ -81,6 +98,8 @@ __all__ = [
     "deliver",
     "deliver_async",
     "end_in",
+    "end_read",
+    "end_told",
     "end_written",
     "ended",
     "is_open",
@@ -89,8 +108,10 @@ __all__ = [
     "only_once",
     "packed",
     "recover_in_loop",
+    "recovers",
     "refuse_without_id",
     "seconds_until",
+    "set_recovers",
     "state_in",
     "sweep_in_loop",
     "taken_back",

@@ -1,4 +1,4 @@
-"""How a message has ended, in a job's metadata: for a queue that keeps no exceptions, or runs an ended job again."""
+"""How a message has ended, for a queue that keeps no exceptions: in a job's metadata, or in a line of text."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Any, Final
 
 from smsretry.adapters._seam.run import Done, Failed
 from smsretry.core.message import Receipt
-from smsretry.errors import InvalidMessage, SendFailed, SendUnknown
+from smsretry.errors import InvalidMessage, NotAccepted, SendFailed, SendUnknown
 
 END_KEY: Final = "smsretry_end"
 """Where the end stands in a queue's own metadata, as a JSON text."""
+_LINE: Final = "smsretry ended: "
 _ENDS: Final = {kind.__name__: kind for kind in (SendFailed, SendUnknown)}
 
 
@@ -37,3 +38,17 @@ def end_in(metadata: Mapping[str, Any] | None) -> Done | Failed | None:
         return Done(Receipt.from_dict(*said)) if kind == Done.__name__ else Failed(_ENDS[kind](*said))
     except (KeyError, TypeError, ValueError) as error:
         raise InvalidMessage(f"{END_KEY} is corrupt, so nothing was sent: {error!r}. Send the message anew.") from error
+
+
+def end_told(error: Exception) -> str:
+    """Return one line that says all of ``error``: for the words of an exception, which are all that a queue keeps."""
+    return f"{_LINE}{json.dumps([type(error).__name__, *error.args])}"
+
+
+def end_read(text: str | None) -> NotAccepted | None:
+    """Return the end that stands, as `end_told` wrote it, in ``text``; None where there is none."""
+    for line in (text or "").splitlines():
+        if line.startswith(_LINE):
+            kind, *args = json.loads(line.removeprefix(_LINE))
+            return _ENDS[kind](*args)
+    return None

@@ -37,6 +37,13 @@ def tell_not_set_up(holder: object, name: str, plan: object) -> None:
         _log.error("%s: its sender is not set up, so texts fail as sender_config: %s", name, cause)
 
 
+def usual(name: str, dispatcher: Dispatcher | AsyncDispatcher, source: Source[Any] | None) -> Iterator[str]:
+    """Say what is wrong with a journal, whatever the queue; ``source`` is that of a ready task."""
+    yield from forgotten(name, dispatcher)
+    if source is not None:
+        yield from plans_nothing(name, source, dispatcher)
+
+
 def forgotten(name: str, dispatcher: Dispatcher | AsyncDispatcher) -> Iterator[str]:
     """Say where the journal of ``dispatcher`` does not outlive its process."""
     journal: Any = dispatcher.journal
@@ -56,10 +63,12 @@ def plans_nothing(name: str, source: Source[Any], dispatcher: Dispatcher | Async
         )
 
 
-def no_recover(remedy: str) -> str:
-    """Say that nobody queues again what a journal knows; ``remedy`` is the adapter's own."""
-    lost = "There is a journal and no recover, so a message that a killed worker or the queue loses waits for ever."
-    return f"{lost} {remedy}"
+def no_recover(name: str, every: str, elsewhere: str) -> str:
+    """Say that nobody queues again what a journal knows; ``every`` and ``elsewhere`` are the adapter's own calls."""
+    return (
+        f"{name}: there is a journal and no recover, so a message that a killed worker or the queue loses waits for "
+        f"ever. Call {every}. Where it runs elsewhere (cron, or smsretry recover --every 60), call {elsewhere}."
+    )
 
 
 def cut_off(name: str, option: str, limit_s: float | None, timeout_s: float | None, *, per_s: int = 1) -> Iterator[str]:

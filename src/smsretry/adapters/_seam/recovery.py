@@ -5,18 +5,32 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
+from smsretry.core.message import Message
 from smsretry.errors import ConfigurationError
 
 if TYPE_CHECKING:
     import asyncio
 
 _log: Final = logging.getLogger("smsretry")
+_RECOVERS: Final = "_smsretry_recovers"
 _PATIENCE_S: Final = 5.0
 """How long a fork, or the end of a worker, waits for a sweep."""
+
+
+class CanSend(Protocol):
+    """Queue a message: a ready task can, and its ``send`` may be an async one."""
+
+    def send(self, message: Message, /) -> Any:
+        """Queue ``message``."""
+        ...
+
+
+Requeue = CanSend | Callable[[str, Mapping[str, Any]], object]
+"""What queues again: a ready task, or an application's own function of the id and the metadata of a message."""
 
 
 class CanRecover(Protocol):
@@ -63,6 +77,16 @@ def is_open(journal: object, message_id: str) -> bool:
     return record is not None and record.state == "pending"
 
 
+def recovers(holder: object) -> bool:
+    """Say whether `recover` is known to run for ``holder``, a queue."""
+    return bool(vars(holder).get(_RECOVERS))
+
+
+def set_recovers(holder: object) -> None:
+    """Keep that `recover` runs for ``holder``, a queue, so that its workers do not warn."""
+    vars(holder)[_RECOVERS] = True
+
+
 class Sweeper:
     """Run ``store.recover`` every ``every_s`` seconds in a thread, from `start` to `stop`.
 
@@ -70,7 +94,7 @@ class Sweeper:
     for the sweep that is under way, and a sweep for a fork.
     """
 
-    def __init__(self, store: CanRecover, queue: object, *, every_s: float, grace_s: float) -> None:
+    def __init__(self, store: CanRecover, queue: Requeue, *, every_s: float, grace_s: float) -> None:
         check_recovery(store, queue, grace_s=grace_s)
         _check_positive("every_s", every_s)
         self._store, self._queue = store, queue
@@ -132,7 +156,7 @@ class Recovery:
             sweeper.stop()
 
 
-async def sweep_in_loop(store: CanRecover, queue: Any, *, every_s: float, grace_s: float) -> None:
+async def sweep_in_loop(store: CanRecover, queue: Requeue, *, every_s: float, grace_s: float) -> None:
     """Run ``store.recover`` every ``every_s`` seconds in a thread, until canceled; see `recover_in_loop`."""
     import asyncio  # only whoever runs a loop pays for it
 
@@ -142,7 +166,7 @@ async def sweep_in_loop(store: CanRecover, queue: Any, *, every_s: float, grace_
         await asyncio.sleep(every_s)
 
 
-async def recover_in_loop(store: CanRecover, queue: Any, *, grace_s: float) -> object:
+async def recover_in_loop(store: CanRecover, queue: Requeue, *, grace_s: float) -> object:
     """Run ``store.recover`` once, in a thread, and return what it counts; what ``queue`` does is awaited in this loop.
 
     ``queue`` is a ready task with an async ``send``, or an async function of the id and the metadata of a message.

@@ -39,7 +39,10 @@ class Done:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Again:
-    """Run the job again in ``delay_s`` seconds, with ``state``; the policy counts, and not the queue."""
+    """Run the job (again) in ``delay_s`` seconds, with ``state``; the policy counts, and not the queue.
+
+    A first run comes as one, too: see `Source.send`.
+    """
 
     delay_s: float
     message: Message

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from functools import partial
 from typing import Any, Final, Generic, Never, Protocol, TypeVar, runtime_checkable
 
-from smsretry.adapters._seam.envelope import check_message
+from smsretry.adapters._seam.envelope import NEW, check_message, seconds_until
 from smsretry.adapters._seam.recovery import CanCancel, is_open
-from smsretry.adapters._seam.run import DispatcherT
+from smsretry.adapters._seam.run import Again, DispatcherT
 from smsretry.adapters._seam.steps import Blocking, Steps, awaited, called
 from smsretry.core.mask import shown
 from smsretry.core.message import Message
-from smsretry.dispatcher import new_id
+from smsretry.core.outcome import AttemptState
+from smsretry.dispatcher import AsyncDispatcher, Dispatcher, new_id, utc_now
 from smsretry.errors import ConfigurationError, InvalidMessage
 
 T = TypeVar("T")
+DispatcherSource = Dispatcher | Callable[[], Dispatcher]
+"""A dispatcher, or a function without arguments that makes one: it is called once in each process, at first use."""
+AsyncDispatcherSource = AsyncDispatcher | Callable[[], AsyncDispatcher]
+"""The same for a queue whose worker awaits."""
 
 _KEPT: Final = "_smsretry_source"
 _DELIVERED: Final = "smsretry_delivered"
@@ -92,43 +99,52 @@ class Source(Generic[DispatcherT]):
     def send(
         self,
         message: Message,
-        publish: Callable[[Message], T],
+        publish: Callable[[Again], T],
         *,
-        due_in_s: float = 0.0,
+        delay_s: float = 0.0,
+        state: AttemptState = NEW,
         in_task: bool,
         is_eager: bool = False,
     ) -> T:
-        """Plan ``message`` in the journal, where there is one, and return what ``publish`` returns of it, with its id.
+        """Plan ``message`` in the journal, where there is one, and return what ``publish`` returns of its first run.
 
-        Raises `smsretry.InvalidMessage`, and queues nothing, where the journal knows the id with another recipient or
-        text, and for a message without an id ``in_task``: whoever runs again would queue it under another one. Where
-        ``publish`` raises, a message with an id of its own stays planned; one without is taken back, so that it may be
-        sent again, unless ``publish`` runs the job at once (``is_eager``).
+        That is in ``delay_s`` seconds, and not before ``state`` is due; at once where the queue ``is_eager``. Raises
+        `smsretry.ConfigurationError` for a wrong delay or state. Raises `smsretry.InvalidMessage`, and queues nothing,
+        where the journal knows the id with another recipient or text, and for a message without an id ``in_task``:
+        whoever runs again would queue it under another one. Where ``publish`` raises, a message with an id of its own
+        stays planned; one without is taken back, so that it may be sent again, unless the job ran at once.
         """
-        queued: T = called(self._sending(message, publish, due_in_s, in_task=in_task, is_eager=is_eager))
+        check_message(message, "Give send a smsretry.Message")
+        first = _first(message, state, delay_s, is_eager=is_eager)
+        queued: T = called(self._sending(first, publish, in_task=in_task, is_eager=is_eager))
         return queued
 
     async def send_async(
-        self, message: Message, publish: Callable[[Message], Any], *, due_in_s: float = 0.0, in_task: bool
+        self,
+        message: Message,
+        publish: Callable[[Again], Any],
+        *,
+        delay_s: float = 0.0,
+        state: AttemptState = NEW,
+        in_task: bool,
     ) -> Any:
         """Plan and queue ``message`` as `send` does, in a running loop; an async ``publish`` is awaited."""
-        return await awaited(self._sending(message, publish, due_in_s, in_task=in_task, is_eager=False))
-
-    def _sending(
-        self, message: Message, publish: Callable[[Message], Any], due_in_s: float, *, in_task: bool, is_eager: bool
-    ) -> Steps[Any]:
         check_message(message, "Give send a smsretry.Message")
-        journal, planned = self.journal, message
+        first = _first(message, state, delay_s)
+        return await awaited(self._sending(first, publish, in_task=in_task, is_eager=False))
+
+    def _sending(self, first: Again, publish: Callable[[Again], Any], *, in_task: bool, is_eager: bool) -> Steps[Any]:
+        journal, message = self.journal, first.message
         if journal is not None:
             if message.id is None and in_task:
                 refuse_without_id()
-            planned = message if message.id is not None else message.with_id(new_id())
-            yield Blocking(partial(journal.plan, planned, due_in_s=due_in_s))
+            first = first if message.id is not None else replace(first, message=message.with_id(new_id()))
+            yield Blocking(partial(journal.plan, first.message, due_in_s=first.delay_s))
         try:
-            return (yield partial(publish, planned))
+            return (yield partial(publish, first))
         except Exception as error:
             if journal is not None and message.id is None and not is_eager:
-                yield Blocking(partial(_take_back, journal, str(planned.id), error))
+                yield Blocking(partial(_take_back, journal, str(first.message.id), error))
             raise
 
     def _checked(self, made: object) -> DispatcherT:
@@ -146,6 +162,19 @@ class Source(Generic[DispatcherT]):
     @property
     def _a_kind(self) -> str:
         return f"{'an' if self._kind.__name__.startswith('A') else 'a'} {self._kind.__name__}"
+
+
+def _first(message: Message, state: AttemptState, delay_s: float, *, is_eager: bool = False) -> Again:
+    """Return the first run of a message: what is later of ``delay_s`` and the due time of ``state`` is waited for."""
+    if not isinstance(state, AttemptState):
+        got = type(state).__name__
+        raise ConfigurationError(f"state must be an AttemptState, got {got}. Leave it out for a new message.")
+    if not isinstance(delay_s, (int, float)) or not math.isfinite(delay_s):
+        raise ConfigurationError(f"delay_s must be a number of seconds, got {delay_s!r}. Use 0 to send now.")
+    now = utc_now()
+    wait_s = 0.0 if is_eager else max(0.0, delay_s, seconds_until(state.due, now))
+    due = now + timedelta(seconds=wait_s) if wait_s > 0.0 else None
+    return Again(delay_s=wait_s, message=message, state=replace(state, due=due))
 
 
 def kept_on(

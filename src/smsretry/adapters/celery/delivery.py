@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, assert_never
 
@@ -21,13 +20,10 @@ from smsretry.core.message import Message, Receipt
 from smsretry.dispatcher import Dispatcher
 from smsretry.errors import ConfigurationError, ProviderError, SendFailed, SendUnknown
 
-DispatcherSource = Dispatcher | Callable[[], Dispatcher]
-"""A dispatcher, or a function without arguments that makes one: it is called once in each process, at first use."""
-
 _RAISED: Final = (SendFailed, SendUnknown, Reject)
 
 
-def deliver(task: Task[Any, Any], dispatcher: DispatcherSource, message: Message) -> Receipt:
+def deliver(task: Task[Any, Any], dispatcher: seam.DispatcherSource, message: Message) -> Receipt:
     """Make one attempt to send ``message`` from the body of ``task``, the running task of ``@app.task(bind=True)``.
 
     Return the `smsretry.Receipt` where the text was accepted. Raise Celery's ``Retry`` where another run of the task
@@ -49,7 +45,7 @@ def deliver(task: Task[Any, Any], dispatcher: DispatcherSource, message: Message
 
 
 def deliver_in(
-    task: Task[Any, Any], source: seam.Source[Dispatcher] | DispatcherSource, message: Message, *, rerun: bool
+    task: Task[Any, Any], source: seam.Source[Dispatcher] | seam.DispatcherSource, message: Message, *, rerun: bool
 ) -> Receipt:
     """Do what `deliver` does; ``rerun`` says whether a body rendered the text, and may have rendered it anew."""
     seam.check_message(message, "Give deliver a smsretry.Message")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Any
 
 from celery import Celery, Task, bootsteps
 
@@ -12,11 +12,6 @@ from smsretry.adapters._seam import problems
 from smsretry.adapters.celery.delays import broker_of, handed_out_again, limits_of
 from smsretry.dispatcher import Dispatcher
 from smsretry.errors import ConfigurationError
-
-_NO_RECOVER: Final = problems.no_recover(
-    "Call recover_every(app, store, task) where the task is registered. Where it runs elsewhere (beat, or smsretry "
-    "recover --every 60), call recover_elsewhere(app)."
-)
 
 
 class Watch(seam.Recovery):
@@ -116,7 +111,8 @@ def _unless_recovered(app: Celery, tasks: Sequence[Task[Any, Any]]) -> Iterator[
     """Say what is lost of the messages of ``tasks``, which a journal knows, where nobody queues them again."""
     if not tasks or watch_of(app).is_running:
         return
-    yield _NO_RECOVER
+    names = ", ".join(sorted(task.name for task in tasks))
+    yield problems.no_recover(names, "recover_every(app, store, texts)", "recover_elsewhere(app)")
     for task in tasks:
         yield from _lost_with_a_worker(task)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -12,8 +12,7 @@ from celery.result import AsyncResult
 from celery.signals import task_revoked
 
 from smsretry.adapters import _seam as seam
-from smsretry.adapters._seam.envelope import NEW
-from smsretry.adapters.celery.delivery import DispatcherSource, deliver_in, refuse_autoretry
+from smsretry.adapters.celery.delivery import deliver_in, refuse_autoretry
 from smsretry.adapters.celery.envelope import held, shown
 from smsretry.adapters.celery.hand_over import cancel_own, cancel_revoked
 from smsretry.adapters.celery.settings import source_of, watch_of
@@ -24,8 +23,6 @@ from smsretry.errors import ConfigurationError, InvalidMessage, NotAccepted
 
 _TASK_ID: Final = re.compile(r"[^/\\]{1,155}")
 """What the result backends take as a key: 155 characters is the column of Celery's database backend."""
-Requeue = Callable[[str, Mapping[str, Any]], object]
-"""An application's own function of a message's id and metadata that queues it."""
 _DEFAULTS: Final[Mapping[str, Any]] = {
     "acks_late": True,
     "reject_on_worker_lost": True,
@@ -33,7 +30,6 @@ _DEFAULTS: Final[Mapping[str, Any]] = {
     "throws": (NotAccepted,),
     "shared": False,
 }
-
 
 if TYPE_CHECKING:
     _Base = Task[[dict[str, Any]], dict[str, Any]]
@@ -55,14 +51,19 @@ class SMSTask(_Base):
     """What was registered; plans are written to its journal."""
 
     def send(
-        self, message: Message, *, state: AttemptState = NEW, countdown: float | None = None
+        self,
+        message: Message,
+        *,
+        delay_s: float = 0.0,
+        state: AttemptState = seam.NEW,
+        countdown: float | None = None,
     ) -> AsyncResult[dict[str, Any]]:
-        """Queue ``message``, to be sent now or in ``countdown`` seconds.
+        """Queue ``message``, to be sent in ``delay_s`` seconds.
 
-        ``state`` is that of a message whose attempts began elsewhere; without a ``countdown`` it is waited for
-        ``state.due``. The message's id, where it has one, becomes the task's id, so that
-        ``app.AsyncResult(message.id)`` finds it (unless it holds a slash or more than 155 characters, which result
-        backends refuse).
+        ``state`` is that of a message whose attempts began elsewhere; it is not sent before ``state.due``.
+        ``countdown``, Celery's word for ``delay_s``, overrules that. The message's id, where it has one, becomes the
+        task's id, so that ``app.AsyncResult(message.id)`` finds it (unless it holds a slash or more than 155
+        characters, which result backends refuse).
 
         With a journal the message is planned in it first: it ends, even where the queue loses it, and is not sent
         before its time by the journal's clock. Raises `smsretry.InvalidMessage`, and queues nothing, where the journal
@@ -70,22 +71,15 @@ class SMSTask(_Base):
         repeated task would queue it again under another one. Where the queue takes nothing and raises, a message with
         an id of its own stays planned; one without is taken back, so that it may be sent again.
         """
-        if not isinstance(state, AttemptState):
-            got = type(state).__name__
-            raise ConfigurationError(f"state must be an AttemptState, got {got}. Leave it out for a new message.")
-        if countdown is None:
-            countdown = seam.seconds_until(state.due, utc_now())
-        else:
-            state = replace(state, due=None)
+        if countdown is not None and isinstance(state, AttemptState):
+            delay_s, state = countdown, replace(state, due=None)
+        in_task, is_eager = _is_inside(self.app), bool(self.app.conf.task_always_eager)
+        return self.sends.send(message, self._publish, delay_s=delay_s, state=state, in_task=in_task, is_eager=is_eager)
 
-        def publish(named: Message) -> AsyncResult[dict[str, Any]]:
-            return self.apply_async(
-                (named.to_dict(),), task_id=_task_id(named), countdown=countdown, headers=seam.written(state)
-            )
-
-        is_eager = bool(self.app.conf.task_always_eager)
-        due_in_s = 0.0 if is_eager else countdown
-        return self.sends.send(message, publish, due_in_s=due_in_s, in_task=_is_inside(self.app), is_eager=is_eager)
+    def _publish(self, first: seam.Again) -> AsyncResult[dict[str, Any]]:
+        message, headers = first.message, seam.written(first.state)
+        task_id = _task_id(message)
+        return self.apply_async((message.to_dict(),), task_id=task_id, countdown=first.delay_s, headers=headers)
 
     def apply_async(self, args: Any = None, kwargs: Any = None, *more: Any, **options: Any) -> AsyncResult[Any]:
         """Queue the message in ``args`` or ``kwargs`` (``message.to_dict()``), with Celery's own options.
@@ -114,7 +108,12 @@ class SMSTask(_Base):
 
 
 def sms_task(
-    app: Celery, dispatcher: DispatcherSource, *, name: str, journal: seam.CanPlan | None = None, **task_options: Any
+    app: Celery,
+    dispatcher: seam.DispatcherSource,
+    *,
+    name: str,
+    journal: seam.CanPlan | None = None,
+    **task_options: Any,
 ) -> SMSTask:
     """Register a task called ``name`` that sends what it is given, and return it.
 
@@ -154,11 +153,11 @@ def sms_task(
 
 
 def recover_every(
-    app: Celery, store: seam.CanRecover, queue: SMSTask | Requeue, every_s: float = 60.0, *, grace_s: float = 60.0
+    app: Celery, store: seam.CanRecover, texts: SMSTask | seam.Requeue, every_s: float = 60.0, *, grace_s: float = 60.0
 ) -> None:
-    """Let each worker of ``app`` run ``store.recover(queue)`` every ``every_s`` seconds, in a thread of its own.
+    """Let each worker of ``app`` run ``store.recover(texts)`` every ``every_s`` seconds, in a thread of its own.
 
-    Call it at the top of the module that workers import, after the task was registered. ``queue`` is what `sms_task`
+    Call it at the top of the module that workers import, after the task was registered. ``texts`` is what `sms_task`
     returned, or a function that gets the id and the metadata of a message and queues it, for a task that calls
     `deliver`. What is ``grace_s`` seconds past its time is queued again; any number of workers may do it side by side,
     and none is sent twice for it. A process that only queues starts no thread. A task that calls `deliver` and is
@@ -166,10 +165,10 @@ def recover_every(
 
     Raises `smsretry.ConfigurationError` where a time is not positive, and for a task that `sms_task` has not made.
     """
-    if isinstance(queue, Task) and not callable(getattr(queue, "send", None)):
-        msg = f"The task {queue.name!r} was not made by sms_task. Name a function that queues it instead."
+    if isinstance(texts, Task) and not callable(getattr(texts, "send", None)):
+        msg = f"The task {texts.name!r} was not made by sms_task. Name a function that queues it instead."
         raise ConfigurationError(msg)
-    watch_of(app).sweepers.append(seam.Sweeper(store, queue, every_s=every_s, grace_s=grace_s))
+    watch_of(app).sweepers.append(seam.Sweeper(store, texts, every_s=every_s, grace_s=grace_s))
     task_revoked.connect(cancel_own(app, store), weak=False)
 
 

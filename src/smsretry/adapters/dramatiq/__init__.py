@@ -13,9 +13,9 @@ from __future__ import annotations
 from smsretry.adapters import _seam as seam
 
 try:
-    from smsretry.adapters.dramatiq.task import SMSActor, deliver, end_of, sms_task
+    from smsretry.adapters.dramatiq.task import SMSTask, deliver, end_of, sms_task
     from smsretry.adapters.dramatiq.watch import SMSMiddleware, recover_elsewhere, recover_every
 except ModuleNotFoundError as error:
     raise seam.missing("Dramatiq", "dramatiq", error) from error
 
-__all__ = ["SMSActor", "SMSMiddleware", "deliver", "end_of", "recover_elsewhere", "recover_every", "sms_task"]
+__all__ = ["SMSMiddleware", "SMSTask", "deliver", "end_of", "recover_elsewhere", "recover_every", "sms_task"]

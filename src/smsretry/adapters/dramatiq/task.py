@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from datetime import timedelta
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final, assert_never
 
 import dramatiq
@@ -19,14 +17,12 @@ from dramatiq.results import ResultFailure
 
 from smsretry.adapters import _seam as seam
 from smsretry.adapters._seam import problems
-from smsretry.adapters._seam.envelope import NEW
 from smsretry.adapters.dramatiq.watch import check_once, job_of, refuse, running, setting, watch_of
 from smsretry.core.message import Message, Receipt
 from smsretry.core.outcome import AttemptState
-from smsretry.dispatcher import Dispatcher, utc_now
-from smsretry.errors import ConfigurationError, InvalidMessage, NotAccepted, ProviderError, SendFailed, SendUnknown
+from smsretry.dispatcher import Dispatcher
+from smsretry.errors import InvalidMessage, NotAccepted, ProviderError, SendFailed, SendUnknown
 
-DispatcherSource = Dispatcher | Callable[[], Dispatcher]
 _PACKED: Final = "smsretry_message"
 _DEFAULTS: Final[Mapping[str, Any]] = {
     "throws": (NotAccepted, InvalidMessage),
@@ -37,7 +33,7 @@ _DEFAULTS: Final[Mapping[str, Any]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class SMSActor:
+class SMSTask:
     """Queue messages for an actor that sends them: what `sms_task` returns."""
 
     actor: Actor[[], dict[str, Any] | None]
@@ -45,40 +41,40 @@ class SMSActor:
     sends: seam.Source[Dispatcher]
     """What was registered; plans are written to its journal."""
 
-    def send(self, message: Message, *, delay_s: float = 0.0, state: AttemptState = NEW) -> Queued[Any]:
+    def send(self, message: Message, *, delay_s: float = 0.0, state: AttemptState = seam.NEW) -> Queued[Any]:
         """Queue ``message``, to be sent in ``delay_s`` seconds; return Dramatiq's message, whose result can be asked.
 
         ``state`` is that of a message whose attempts began elsewhere. With a journal the message is planned in it
         first. Raises `smsretry.InvalidMessage`, and queues nothing, where the journal knows its id with another
         recipient or text, and for a message without an id that is queued inside an actor.
         """
-        carried = replace(state, due=utc_now() + timedelta(seconds=delay_s) if delay_s > 0.0 else None)
+        in_task = running.get() is not None
+        return self.sends.send(message, self._publish, delay_s=delay_s, state=state, in_task=in_task)
 
-        def publish(planned: Message) -> Queued[Any]:
-            options: dict[str, Any] = {_PACKED: seam.packed(planned), **seam.written(carried)}
-            delay = _milliseconds(delay_s) if delay_s > 0.0 else None
-            return self.actor.send_with_options(delay=delay, **options)
-
-        return self.sends.send(message, publish, due_in_s=delay_s, in_task=running.get() is not None)
+    def _publish(self, first: seam.Again) -> Queued[Any]:
+        options: dict[str, Any] = {_PACKED: seam.packed(first.message), **seam.written(first.state)}
+        delay = _milliseconds(first.delay_s) if first.delay_s > 0.0 else None
+        return self.actor.send_with_options(delay=delay, **options)
 
 
 def sms_task(
     broker: Broker,
-    dispatcher: DispatcherSource,
+    dispatcher: seam.DispatcherSource,
     *,
     name: str,
     journal: seam.CanPlan | None = None,
     **actor_options: Any,
-) -> SMSActor:
+) -> SMSTask:
     """Register an actor called ``name`` that sends what it is given, and return what queues for it.
 
     Call it at the top of the module that producers and workers import, after the broker got its middleware. A function
-    that makes the ``dispatcher`` is called once in each process, at first use. ``journal`` is what `SMSActor.send`
+    that makes the ``dispatcher`` is called once in each process, at first use. ``journal`` is what `SMSTask.send`
     plans in; needed only beside such a function. ``actor_options`` are those of ``dramatiq.actor``. The result is
     ``receipt.to_dict()``, where the broker keeps results; `end_of` reads a failed one.
 
     Raises `smsretry.ConfigurationError` for options that would break a promise.
     """
+    seam.check_name(name, "send_sms")
     sends, watch = seam.Source(Dispatcher, dispatcher, journal=journal), watch_of(broker)
 
     def send_sms() -> dict[str, Any] | None:
@@ -89,13 +85,13 @@ def sms_task(
     known = {option: value for option, value in _DEFAULTS.items() if option in broker.actor_options}
     options: dict[str, Any] = {**known, **actor_options}
     actor = dramatiq.actor(broker=broker, actor_name=name, **options)(send_sms)
-    texts = SMSActor(actor, sends)
+    texts = SMSTask(actor, sends)
     refuse(actor)
     watch.tasks.append((actor, sends))
     return texts
 
 
-def deliver(actor: Actor[..., Any], dispatcher: DispatcherSource, message: Message) -> Receipt:
+def deliver(actor: Actor[..., Any], dispatcher: seam.DispatcherSource, message: Message) -> Receipt:
     """Make one attempt to send ``message`` from the body of ``actor``, which runs.
 
     Return the `smsretry.Receipt` where the text was accepted. Raise Dramatiq's ``Retry`` where another run follows, and
@@ -116,26 +112,25 @@ def end_of(failure: ResultFailure) -> NotAccepted | None:
 
     Dramatiq keeps the words of an exception, and the last line of ours says all.
     """
-    kind = _ENDS.get(failure.orig_exc_type)
-    return None if kind is None else kind(*json.loads(failure.orig_exc_msg.rpartition("\n")[2]))
+    return seam.end_read(failure.orig_exc_msg)
 
 
 class _Told(NotAccepted):
     """Say everything in words."""
 
     def __str__(self) -> str:
-        return f"{super().__str__()}\n{json.dumps(self.args)}"
+        return f"{super().__str__()}\n{seam.end_told(self)}"
 
 
-_ENDS: Final = {kind.__name__: kind for kind in (SendFailed, SendUnknown)}
-_TOLD: Final = {name: type(name, (_Told, kind), {}) for name, kind in _ENDS.items()}
+_TOLD: Final[Mapping[type[Exception], type[NotAccepted]]] = {
+    kind: type(kind.__name__, (_Told, kind), {}) for kind in (SendFailed, SendUnknown)
+}
 
 
 def _sent(actor: Actor[..., Any], source: seam.Source[Dispatcher], message: Message, *, rerun: bool) -> Receipt:
     """Make one attempt, and say Dramatiq's word for what follows."""
     job = job_of(actor)
-    if not problems.once(job, "delivered"):
-        raise ConfigurationError(f"{actor.actor_name} called deliver twice in one run. Queue one job for each message.")
+    seam.only_once(vars(job), actor.actor_name)
     refuse(actor)
     dispatcher, state, job_id = source.get(), seam.state_in(job.options), job.message_id
     check_once(actor, None if rerun else source, dispatcher)
@@ -146,7 +141,7 @@ def _sent(actor: Actor[..., Any], source: seam.Source[Dispatcher], message: Mess
         case seam.Done(receipt):
             return receipt
         case seam.Failed(error):
-            raise _TOLD[type(error).__name__](*error.args) from error.__cause__
+            raise _TOLD[type(error)](*error.args) from error.__cause__
         case seam.Again():
             raise _retry(job, plan)
         case _ as unreachable:

@@ -64,14 +64,14 @@ class SMSMiddleware(Middleware):
 
 
 def recover_every(
-    broker: Broker, store: seam.CanRecover, queue: object, every_s: float = 60.0, *, grace_s: float = 60.0
+    broker: Broker, store: seam.CanRecover, texts: seam.Requeue, every_s: float = 60.0, *, grace_s: float = 60.0
 ) -> None:
-    """Let each worker process of ``broker`` run ``store.recover(queue)`` every ``every_s`` seconds, in a thread.
+    """Let each worker process of ``broker`` run ``store.recover(texts)`` every ``every_s`` seconds, in a thread.
 
-    ``queue`` is what `sms_task` returned, or a function of the id and the metadata of a message that queues it. What is
+    ``texts`` is what `sms_task` returned, or a function of the id and the metadata of a message that queues it. What is
     ``grace_s`` seconds past its time is queued again; any number of workers may do it side by side.
     """
-    watch_of(broker).recovery.sweepers.append(seam.Sweeper(store, queue, every_s=every_s, grace_s=grace_s))
+    watch_of(broker).recovery.sweepers.append(seam.Sweeper(store, texts, every_s=every_s, grace_s=grace_s))
 
 
 def recover_elsewhere(broker: Broker) -> None:
@@ -121,9 +121,7 @@ def check_once(actor: Actor[..., Any], sends: seam.Source[Dispatcher] | None, di
     name, limit_ms = actor.actor_name, setting(actor, "time_limit")
     limit_s = None if limit_ms is None else limit_ms / 1000
     problems.warn(problems.cut_off(name, "time_limit", limit_s, dispatcher.timeout_s, per_s=1000))
-    problems.warn(problems.forgotten(name, dispatcher))
-    if sends is not None:
-        problems.warn(problems.plans_nothing(name, sends, dispatcher))
+    problems.warn(problems.usual(name, dispatcher, sends))
     problems.warn(_lost(actor, dispatcher))
 
 
@@ -136,10 +134,7 @@ def _lost(actor: Actor[..., Any], dispatcher: Dispatcher) -> Iterator[str]:
         )
     if dispatcher.journal is not None:
         if not watch.recovery.is_running:
-            yield problems.no_recover(
-                "Call recover_every(broker, store, texts) where the task is registered. Where it runs elsewhere, such "
-                "as smsretry recover --every 60, call recover_elsewhere(broker)."
-            )
+            yield problems.no_recover(name, "recover_every(broker, store, texts)", "recover_elsewhere(broker)")
     elif getattr(broker, "maintenance_chance", 1) == 0:
         yield f"{name}: maintenance_chance is 0, so what a killed worker held is lost. Set it to 1000 or more."
     elif not getattr(broker, "confirm_delivery", True):
