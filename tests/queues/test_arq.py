@@ -59,16 +59,22 @@ class ArqHarness(AdapterHarness):
 
     def send(self, message: Message, *, journaled: bool = False, delay_s: float = 0.0) -> Any:
         page = self.journaled if journaled else self.plain
-        return self.loop.run(page["texts"].send(message, delay_s=delay_s))
+        self.loop.run(page["texts"].send(message, delay_s=delay_s))
+        return message.id
 
     def send_own(self, message: Message) -> Any:
         order = self.folder / "order.json"
         order.write_text(json.dumps(message.to_dict()))
         return self.loop.run(self.redis.enqueue_job("notify_customer", str(order)))
 
-    def result(self, job: Any) -> object:
-        info = self.loop.run(job.result_info())
-        return None if info is None else info.result
+    def result(self, job: str) -> object:
+        """Return the end of a message, by its id: each retry is a job of its own."""
+        kept = self.loop.run(self.redis.all_job_results())
+        ends = [one.result for one in kept if job in repr(one.result)]
+        return ends[0] if ends else None
+
+    def left(self) -> int:
+        return len(self.loop.run(self.redis.queued_jobs()))
 
     def visible(self) -> str:
         jobs = self.loop.run(self.redis.queued_jobs())

@@ -71,6 +71,11 @@ class DjangoHarness(AdapterHarness):
     def result(self, job: Any) -> object:
         raise NotOffered("the backend keeps the class and the traceback of an exception, not what it holds")
 
+    def left(self) -> int:
+        from django_tasks_db.models import DBTaskResult
+
+        return DBTaskResult.objects.filter(status__in=["READY", "RUNNING"]).count()
+
     def visible(self) -> str:
         from django_tasks_db.models import DBTaskResult
 

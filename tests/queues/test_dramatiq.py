@@ -45,6 +45,7 @@ class DramatiqHarness(AdapterHarness):
         store = Site(folder).store()
         self.journaled = dramatiq_tasks.ready(self.broker, settings, "journaled", only_the_worker_sends, journal=store)
         self.own = dramatiq_tasks.declared_own(self.broker, settings)
+        self.looked = 0
 
     @property
     def versions(self) -> dict[str, str]:
@@ -76,8 +77,13 @@ class DramatiqHarness(AdapterHarness):
         except ResultFailure as failure:
             return end_of(failure) or failure
 
+    def left(self) -> int:
+        """Count what Redis holds, with what workers hold of it, but for what `visible` has queued."""
+        return int(self.broker.do_qsize(self.queue)) - self.looked
+
     def visible(self) -> str:
         """Return the worker's log at level DEBUG, and how Dramatiq writes a message that it queues."""
+        self.looked += 1
         queued = self.plain.send(Message("+15550199999", "not for your eyes only"), delay_s=3600.0)
         return "\n".join([self.worker.log(), str(queued), repr(queued)])
 

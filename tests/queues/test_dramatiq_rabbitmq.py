@@ -11,7 +11,7 @@ import pika
 import pytest
 from tests.queues.test_dramatiq import DramatiqHarness
 
-from smsretry.testing.adapter_contract import AdapterContract, Trial
+from smsretry.testing.adapter_contract import AdapterContract, NotOffered, Trial
 
 
 class RabbitmqHarness(DramatiqHarness):
@@ -22,6 +22,9 @@ class RabbitmqHarness(DramatiqHarness):
         with contextlib.closing(pika.BlockingConnection(self.broker.parameters)) as connection:
             server: Any = connection._impl.server_properties
         return {"dramatiq": version("dramatiq"), "rabbitmq": server["version"]}
+
+    def left(self) -> int:
+        raise NotOffered("RabbitMQ does not count what a worker holds back until it is due")
 
 
 @pytest.mark.integration

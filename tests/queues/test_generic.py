@@ -55,6 +55,9 @@ class ToyHarness(AdapterHarness):
     def result(self, job: str) -> object:
         return self.jobs.result(job)
 
+    def left(self) -> int:
+        return self.jobs.left()
+
     def visible(self) -> str:
         return self.jobs.shown() + self.worker.log()
 

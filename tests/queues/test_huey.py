@@ -80,6 +80,9 @@ class HueyHarness(AdapterHarness):
         except queues.exceptions.TaskException as error:
             return end_of(error)
 
+    def left(self) -> int:
+        return len(self.huey.pending()) + len(self.huey.scheduled())
+
     def visible(self) -> str:
         jobs = [*self.huey.pending(), *self.huey.scheduled()]
         shown = [repr((job, job.args, job.kwargs, job.data)) for job in jobs]

@@ -76,6 +76,9 @@ class ProcrastinateHarness(AdapterHarness):
         order.write_text(json.dumps(message.to_dict()))
         return self.app.configure_task("contract.own").defer(order=str(order))
 
+    def left(self) -> int:
+        return len(self.rows("SELECT 1 FROM procrastinate_jobs WHERE status IN ('todo', 'doing')"))
+
     def visible(self) -> str:
         return "\n".join([self.worker.log(), *(row for (row,) in self.rows(SHOWN))])
 

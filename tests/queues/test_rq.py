@@ -95,6 +95,9 @@ class RQHarness(AdapterHarness):
             return None
         return last.return_value if last.type is Result.Type.SUCCESSFUL else end_of(job)
 
+    def left(self) -> int:
+        return len(self.queue) + len(self.queue.scheduled_job_registry) + len(self.queue.started_job_registry)
+
     def visible(self) -> str:
         """Return the log, and all that Redis holds of the jobs, with their arguments taken apart."""
         jobs = Job.fetch_many(self.sent, connection=self.queue.connection)

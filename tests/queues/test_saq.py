@@ -90,6 +90,9 @@ class SaqHarness(AdapterHarness):
             return None
         return end_of(kept) or kept.result
 
+    def left(self) -> int:
+        return self.loop.run(self.queue.count("incomplete"))
+
     def visible(self) -> str:
         return "\n".join([self.worker.log(), *self.loop.run(self.jobs())])
 

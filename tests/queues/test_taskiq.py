@@ -87,6 +87,12 @@ class TaskiqHarness(AdapterHarness):
         result = self.loop.run_until_complete(job.get_result())
         return result.error or result.return_value
 
+    def left(self) -> int:
+        with Redis.from_url(self.url) as redis:
+            groups: Any = redis.xinfo_groups(self.key)
+        held = sum(group["pending"] + (group["lag"] or 0) for group in groups)
+        return held + len(self.loop.run_until_complete(self.schedules.get_schedules()))
+
     def visible(self) -> str:
         return "\n".join([self.worker.log(), *self.metadata()])
 

@@ -80,6 +80,10 @@ class TemporalHarness(AdapterHarness):
         except WorkflowFailureError as error:
             return recipe()["end_of"](error)
 
+    def left(self) -> int:
+        states = [self.loop.run(one.describe()).status for one in self.handles]
+        return states.count(WorkflowExecutionStatus.RUNNING)
+
     def visible(self) -> str:
         told = [str(self.loop.run(one.describe()).raw_description) for one in self.handles]
         return "\n".join([self.worker.log(), *told])

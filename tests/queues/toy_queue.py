@@ -68,6 +68,11 @@ class ToyQueue:
             row = table.execute("SELECT value FROM ends WHERE id = ?", (job_id,)).fetchone()
         return None if row is None else pickle.loads(base64.b64decode(row[0]))
 
+    def left(self) -> int:
+        """Return how many jobs are to be handed out."""
+        with self._opened() as table:
+            return int(table.execute("SELECT count(*) FROM jobs").fetchone()[0])
+
     def shown(self) -> str:
         """Return what a dashboard would show: ids, kinds and times."""
         with self._opened() as table:

@@ -6,6 +6,9 @@ import contextlib
 import heapq
 import itertools
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,8 +18,9 @@ from typing import Any
 
 import pytest
 from tests.queues.test_generic import ToyHarness
+from tests.queues.worker_process import ROOT
 
-from smsretry import Message, NotAccepted
+from smsretry import Message, NotAccepted, SendFailed
 from smsretry.adapters.generic import GenericQueue, deliver
 from smsretry.testing.adapter_contract import CHECKS, AdapterContract, AdapterHarness, NotOffered, Site, Trial
 from smsretry.testing.sink_contract import ContractBroken
@@ -58,6 +62,10 @@ class ThreadHarness(AdapterHarness):
     def visible(self) -> str:
         with self.lock:
             return json.dumps([self.seen, [(due, job) for due, _, _, _, job in self.waiting]])
+
+    def left(self) -> int:
+        with self.lock:
+            return len(self.waiting)
 
     def putting(self, kind: str) -> Callable[[dict[str, Any], float], Any]:
         return lambda envelope, delay_s: self.put(kind, envelope, delay_s)
@@ -200,6 +208,67 @@ class UnknowingOwn(ThreadHarness):
         return lambda state, delay_s: self.put("own", body, delay_s)
 
 
+class Doubling(ThreadHarness):
+    """Publish each retry twice."""
+
+    def put(self, kind, body, delay_s):
+        if kind == "plain" and body["state"].get("retries"):
+            super().put(kind, body, delay_s)
+        return super().put(kind, body, delay_s)
+
+
+class ForgettingDeferral(ThreadHarness):
+    """Drop the state of what was put off."""
+
+    def put(self, kind, body, delay_s):
+        deferred = kind == "plain" and body["state"].get("deferrals")
+        return super().put(kind, {**body, "state": {"v": 1}} if deferred else body, delay_s)
+
+
+class RepeatingLater(ThreadHarness):
+    """Let the queue repeat what has failed for good, when nobody looks any more."""
+
+    def fail(self, kind, body, error):
+        super().fail(kind, body, error)
+        self.put(kind, body, 60.0)
+
+
+class Describing(ThreadHarness):
+    """Describe a job by its number."""
+
+    def take(self):
+        job = super().take()
+        if job is not None and "to" in job[1].get("message", {}):
+            self.seen.append((f"send a text to {job[1]['message']['to']}", None))
+        return job
+
+
+class Certain(ThreadHarness):
+    """Call what is unknown failed."""
+
+    def fail(self, kind, body, error):
+        super().fail(kind, body, SendFailed(*error.args))
+
+
+class Rewriting(ThreadHarness):
+    """Run an application's own task again with other arguments."""
+
+    def again_own(self, body):
+        changed = {**body, "message": {**body["message"], "body": "Hello?"}}
+        return lambda state, delay_s: self.put("own", {**changed, "state": state}, delay_s)
+
+
+class HastyOwn(ThreadHarness):
+    """Run an application's own task again at once, and drop its state's time."""
+
+    def again_own(self, body):
+        def again(state, delay_s):
+            hurried = json.dumps({**json.loads(state), "due": None})
+            self.put("own", {**body, "state": hurried}, 0.0)
+
+        return again
+
+
 class UnjournaledProcess(ToyHarness):
     """Let a worker that may be killed know no journal."""
 
@@ -220,6 +289,13 @@ BREAKS: dict[type[AdapterHarness], set[str]] = {
     Chatty: {"nothing_personal_is_shown"},
     Unjournaled: {"a_repeated_delivery_is_one_text"},
     UnknowingOwn: {"an_own_task_carries_its_state"},
+    Doubling: {"waits_equal_the_schedule", "exhausted_retries_fail_for_good"},
+    ForgettingDeferral: {"the_state_survives_the_queue"},
+    RepeatingLater: {"nothing_is_left_in_the_queue"},
+    Describing: {"nothing_personal_is_shown"},
+    Certain: {"results_come_back_whole"},
+    Rewriting: {"an_own_task_carries_its_state"},
+    HastyOwn: {"an_own_task_carries_its_state"},
     UnjournaledProcess: {"a_repeated_delivery_is_one_text", "a_killed_send_is_one_text"},
 }
 
@@ -277,3 +353,22 @@ def test_results_are_written_where_the_environment_says(tmp_path, monkeypatch):
     written = json.loads((tmp_path / "results" / "minimal.json").read_text())
     why = "skipped: the harness has no task of an application's own"
     assert written == {"name": "minimal", "versions": {}, "checks": {"an_own_task_carries_its_state": why}}
+
+
+WITHOUT_PYTEST = """
+import runpy, sys
+sys.modules["pytest"] = None
+runpy.run_module("tests.testing.plain_adapter", run_name="__main__")
+"""
+
+
+def test_the_checks_are_plain_functions_that_need_no_pytest(tmp_path):
+    environment = {name: value for name, value in os.environ.items() if name != "SMSRETRY_ADAPTER_RESULTS"}
+    command = [sys.executable, "-c", WITHOUT_PYTEST, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert set(told) == {check.__name__.removeprefix("check_") for check in CHECKS}
+    offered = {name: result for name, result in told.items() if not result.startswith("skipped")}
+    assert set(offered.values()) == {"holds"}, offered
+    assert len(offered) == 8

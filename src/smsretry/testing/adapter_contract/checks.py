@@ -8,8 +8,8 @@ from typing import ClassVar, Final
 
 from smsretry.core.message import Receipt
 from smsretry.core.outcome import GiveUpReason
-from smsretry.errors import NotAccepted, SendFailed
-from smsretry.testing.adapter_contract.site import INVALID, POLICY
+from smsretry.errors import NotAccepted, SendFailed, SendUnknown
+from smsretry.testing.adapter_contract.site import INVALID, LOST, POLICY
 from smsretry.testing.adapter_contract.trial import DELAY_S, WORDS, Trial
 from smsretry.testing.sink_contract import ContractBroken
 
@@ -77,7 +77,9 @@ def check_an_own_task_carries_its_state(trial: Trial) -> None:
     if "own" not in trial.jobs:
         trial.harness.send_own(trial.message("next"))  # says that it is not offered
     _expect("A task of an application's own sends", "accepted", trial.end("own"))
-    runs = trial.site.handled(trial.id("own"))
+    message, runs = trial.message("own"), trial.site.handled(trial.id("own"))
+    for run in runs:
+        _expect("The arguments come out as they went in", message.to_dict(), run.message)
     _expect("Each run makes one attempt", ["RetryAfter", "RetryAfter", "Accepted"], [run.outcome for run in runs])
     for before, after in itertools.pairwise(runs):
         _expect("The state comes out as it went in", before.left, after.given)
@@ -94,16 +96,18 @@ def check_a_repeated_delivery_is_one_text(trial: Trial) -> None:
 
 def check_results_come_back_whole(trial: Trial) -> None:
     """Read what the queue keeps of its jobs: the receipt, and the exception with all that it says."""
-    for name in ("next", "refused"):
+    for name in ("next", "refused", "unsure"):
         trial.end(name)
     receipt = trial.result("next")
     is_whole = isinstance(receipt, dict) and Receipt.from_dict(receipt).provider_id == f"sid-{trial.id('next')}"
     _holds("The receipt comes back", is_whole)
-    error = trial.result("refused")
-    if not isinstance(error, NotAccepted):
-        raise ContractBroken(f"The exception of a message that has ended comes back: got {type(error).__name__}.")
-    wanted = SendFailed(trial.id("refused"), GiveUpReason.PERMANENT, 1, INVALID.to_dict())
-    _expect("The exception comes back as the one it was", (type(wanted), wanted.args), (type(error), error.args))
+    refused = SendFailed(trial.id("refused"), GiveUpReason.PERMANENT, 1, INVALID.to_dict())
+    unsure = SendUnknown(trial.id("unsure"), GiveUpReason.OUTCOME_UNKNOWN, 1, LOST.to_dict())
+    for name, wanted in {"refused": refused, "unsure": unsure}.items():
+        error = trial.result(name)
+        if not isinstance(error, NotAccepted):
+            raise ContractBroken(f"The exception of a message that has ended comes back: got {type(error).__name__}.")
+        _expect("The exception comes back as the one it was", (type(wanted), wanted.args), (type(error), error.args))
 
 
 def check_nothing_personal_is_shown(trial: Trial) -> None:
@@ -113,6 +117,13 @@ def check_nothing_personal_is_shown(trial: Trial) -> None:
     shown = trial.shown()
     _holds("No text is shown", WORDS not in shown)
     _expect("No number is shown", [], [number[-2:] for number in trial.numbers() if number[1:] in shown])
+
+
+def check_nothing_is_left_in_the_queue(trial: Trial) -> None:
+    """Wait until every message has ended: the queue must hold no job any more, such as a repeat for later."""
+    for name in trial.names():
+        trial.end(name)
+    trial.eventually(lambda: trial.harness.left() == 0, "the queue to be empty")
 
 
 def check_a_killed_send_is_one_text(trial: Trial) -> None:
@@ -141,6 +152,7 @@ CHECKS: Final[tuple[Callable[[Trial], None], ...]] = (
     check_a_repeated_delivery_is_one_text,
     check_results_come_back_whole,
     check_nothing_personal_is_shown,
+    check_nothing_is_left_in_the_queue,
     check_a_killed_send_is_one_text,
     check_a_killed_wait_is_one_text,
 )
@@ -195,6 +207,10 @@ class AdapterContract:
     def test_nothing_personal_is_shown(self) -> None:
         """Run `check_nothing_personal_is_shown`."""
         self.trial.run(check_nothing_personal_is_shown)
+
+    def test_nothing_is_left_in_the_queue(self) -> None:
+        """Run `check_nothing_is_left_in_the_queue`."""
+        self.trial.run(check_nothing_is_left_in_the_queue)
 
     def test_a_killed_send_is_one_text(self) -> None:
         """Run `check_a_killed_send_is_one_text`."""

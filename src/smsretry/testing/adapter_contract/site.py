@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, assert_never
 
 from smsretry.core.failure import Failure, FailureKind
-from smsretry.core.lookup import Found, LookUp, NotSeen
+from smsretry.core.lookup import CannotTell, Found, LookUp, NotSeen
 from smsretry.core.message import Message, Receipt
 from smsretry.core.outcome import Accepted, AttemptState, Deferred, GaveUp, Outcome, RetryAfter
 from smsretry.core.policy import RetryPolicy
@@ -22,12 +22,13 @@ from smsretry.errors import ProviderError
 if TYPE_CHECKING:
     from smsretry.store import SQLStore
 
-POLICY: Final = RetryPolicy(max_retries=4, first_delay_s=0.2, settle_after_s=2.0)
+POLICY: Final = RetryPolicy(max_retries=4, first_delay_s=0.2, settle_after_s=2.0, max_looks=2)
 """The policy of the checks: one retry more than the usual limit of a queue, and waits that a test can afford."""
 LEASE_S: Final = 3.0
 """How long a claim in the journal of the checks holds."""
 BUSY: Final = Failure.of(FailureKind.RATE_LIMITED, code=20429, http_status=429, detail="too many requests")
 INVALID: Final = Failure.of(FailureKind.INVALID_NUMBER, code=21211, http_status=400, detail="no such number")
+LOST: Final = Failure.of(FailureKind.LOST_ANSWER, detail="the list is away")
 _NEW: Final = AttemptState()
 _STUCK_S: Final = 60.0
 _TAKEN: Final = frozenset({"taken", "stuck"})
@@ -66,7 +67,8 @@ class Site:
 
     The worker and the checks each make one on the same ``folder``. The sender answers attempt n of a message with word
     n of ``message.metadata["answers"]``, and the last one for ever: ``taken``; ``busy`` (a rate limit); ``invalid`` (no
-    such number); ``drop`` (nothing is taken, and no answer comes); ``stuck`` (taken, and the call hangs).
+    such number); ``drop`` (nothing is taken, and no answer comes); ``silent`` (no answer comes, and nobody can tell
+    whether it was taken); ``stuck`` (taken, and the call hangs).
 
     ``settle_after_s`` is that of the worker's policy: more than the queue adds to a wait, or no doubt is waited for.
     """
@@ -134,6 +136,8 @@ class _Sender:
 
     def find(self, message: Message, /, *, since: datetime, exclude: Collection[str] = ()) -> LookUp:
         del since, exclude
+        if any(sent.answer == "silent" for sent in self._site.sent(str(message.id))):
+            return CannotTell(LOST.detail)
         return Found(_receipt(message)) if self._site.texts(str(message.id)) else NotSeen(datetime.now(UTC))
 
     def _answer(self, message: Message) -> str:
@@ -146,7 +150,7 @@ class _Sender:
                 raise ProviderError(BUSY)
             case "invalid":
                 raise ProviderError(INVALID)
-            case "drop":
+            case "drop" | "silent":
                 raise TimeoutError
             case _:
                 return answer

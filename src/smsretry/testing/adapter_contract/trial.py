@@ -86,6 +86,10 @@ class AdapterHarness(ABC):
         del job
         raise NotOffered("the queue keeps no results")
 
+    def left(self) -> int:
+        """Return how many jobs the queue holds that it will run, now or later."""
+        raise NotOffered("the harness does not say what is left in the queue")
+
     def visible(self) -> str:
         """Return what the queue shows of its jobs: its dashboard, events, metadata and the worker's log."""
         raise NotOffered("the harness does not say what the queue shows")
@@ -190,6 +194,10 @@ class Trial:
         self.eventually(is_kept, f"the result of message {name!r}")
         return kept[-1]
 
+    def names(self) -> list[str]:
+        """List the names of all messages."""
+        return list(self._messages)
+
     def numbers(self) -> list[str]:
         """List the numbers of all messages."""
         return [message.to for message in self._messages.values()]
@@ -222,6 +230,7 @@ class Trial:
         self.queue("busy", plain, "busy")
         self.queue("refused", plain, "invalid")
         self.queue("next", plain, "taken")
+        self.queue("unsure", plain, "silent")
         self.queue("doubtful", plain, "drop", "busy", "busy", "busy", "taken", **_RICH)
         self.queue("later", functools.partial(plain, delay_s=DELAY_S), "taken")
         self.queue("twice", journaled, "busy", "taken")
