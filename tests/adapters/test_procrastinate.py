@@ -377,7 +377,7 @@ def test_a_journal_that_the_ready_task_does_not_know_is_told(app, store, caplog)
     own_task(app, Dispatcher(ScriptedSender(), journal=store)).defer(customer_id=18)
     work(app)
     [problem] = told(caplog)
-    assert problem.startswith("shop.send_sms: its dispatcher has a journal that sms_task does not know")
+    assert problem.startswith("shop.send_sms: its dispatcher has a journal that the ready task does not know")
 
 
 @pytest.mark.parametrize("recovers", [recover_elsewhere, lambda app: recover_every(app, RecoversNothing(), print)])

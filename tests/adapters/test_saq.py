@@ -452,7 +452,7 @@ def test_a_journal_that_the_ready_task_does_not_know_is_told(on_redis, caplog, s
         await saq.run()
 
     on_redis(body)
-    assert "Pass it: sms_task(…, make_dispatcher, name=…, journal=store)." in caplog.text
+    assert "Pass it where the task is made, beside make_dispatcher: journal=store." in caplog.text
 
 
 # --- recover ---

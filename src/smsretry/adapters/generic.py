@@ -5,8 +5,8 @@
 more argument of it, a short text.
 
 Either way one run is one attempt, and the policy counts. Switch off the queue's own repeats, and let it fail for good
-whatever raises `smsretry.NotAccepted`. An envelope is JSON, with the number and the text in it: keep it out of what the
-queue shows.
+whatever raises `smsretry.NotAccepted` or `smsretry.InvalidMessage`. An envelope is JSON, with the number and the text
+in it: keep it out of what the queue shows.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic
 
 from smsretry.adapters import _seam as seam
+from smsretry.adapters._seam import problems
 from smsretry.adapters._seam.envelope import state_of, text_of
-from smsretry.adapters._seam.problems import tell_not_set_up
 from smsretry.adapters._seam.run import DispatcherT
 from smsretry.core.message import Message, Receipt
 from smsretry.core.outcome import AttemptState
@@ -56,14 +56,16 @@ class _Queue(Generic[DispatcherT]):
         self._interrupts = interrupts
 
     def _run(self, envelope: Mapping[str, Any], job_id: str | None) -> seam.Run[DispatcherT]:
-        came = seam.Envelope.from_dict(envelope)
-        return seam.Run.of(self._source.get(), came.message, came.state, job_id=job_id, interrupts=self._interrupts)
+        came, dispatcher = seam.Envelope.from_dict(envelope), self._source.get()
+        if problems.once(self, "checked"):
+            problems.warn(problems.usual(type(self).__name__, dispatcher, self._source))
+        return seam.Run.of(dispatcher, came.message, came.state, job_id=job_id, interrupts=self._interrupts)
 
     def _publish(self, again: seam.Again) -> Any:
         return self._again(again.envelope(), self._limits.countdown(again.delay_s))
 
     def _told(self, plan: seam.Plan | seam.HandBack) -> Receipt | None:
-        tell_not_set_up(self, type(self).__name__, plan)
+        problems.tell_not_set_up(self, type(self).__name__, plan)
         return seam.told(plan)
 
 
@@ -100,9 +102,10 @@ class GenericQueue(_Queue[Dispatcher]):
         """Make one attempt to send what was queued as ``envelope``, in the worker.
 
         Return the `smsretry.Receipt` where the text was accepted, and None where another run was queued. Raise
-        `smsretry.NotAccepted` where the message has ended: fail the job, and do not repeat it. Raise what ``again``
-        raised where the next run could not be queued: repeat the job if the queue can. ``job_id``, where the queue's
-        repeats share it, becomes the id of a message that has none.
+        `smsretry.NotAccepted` where the message has ended, and `smsretry.InvalidMessage` where ``envelope`` cannot be
+        read: fail the job, and do not repeat it. Raise what ``again`` raised where the next run could not be queued,
+        and what the function that makes the dispatcher raised: repeat the job if the queue can. ``job_id``, where the
+        queue's repeats share it, becomes the id of a message that has none.
         """
         return self._told(seam.deliver(self._run(envelope, job_id), self._publish))
 

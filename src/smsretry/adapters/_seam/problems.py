@@ -58,8 +58,8 @@ def plans_nothing(name: str, source: Source[Any], dispatcher: Dispatcher | Async
     """Say where a dispatcher that a function made has a journal that its ready task does not know."""
     if not source.is_journaled and isinstance(dispatcher.journal, CanPlan):
         yield (
-            f"{name}: its dispatcher has a journal that sms_task does not know, so send() plans nothing, and what the "
-            "queue loses is lost. Pass it: sms_task(…, make_dispatcher, name=…, journal=store)."
+            f"{name}: its dispatcher has a journal that the ready task does not know, so send() plans nothing, and "
+            "what the queue loses is lost. Pass it where the task is made, beside make_dispatcher: journal=store."
         )
 
 
