@@ -62,7 +62,7 @@ THIRD_PARTY = {
     "smsretry.adapters.procrastinate": frozenset({"procrastinate", "typing_extensions"}),
     "smsretry.adapters.huey": frozenset({"huey", "typing_extensions"}),
     "smsretry.adapters.saq": frozenset({"saq", "typing_extensions"}),
-    "smsretry.adapters.taskiq": frozenset({"taskiq", "typing_extensions"}),
+    "smsretry.adapters.taskiq": frozenset({"taskiq", "anyio", "typing_extensions"}),
     "smsretry.callbacks.twilio": frozenset({"twilio", "typing_extensions"}),
     "smsretry.contacts.phone": frozenset({"phonenumbers", "typing_extensions"}),
     "smsretry.store": frozenset({"sqlalchemy", "typing_extensions"}),

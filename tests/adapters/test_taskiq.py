@@ -31,6 +31,7 @@ from smsretry import (
 )
 from smsretry.adapters._seam import Again
 from smsretry.adapters.taskiq import deliver, recover_elsewhere, recover_every, sms_task
+from smsretry.core.lookup import Found, LookUp
 from smsretry.journal import MemoryJournal
 from smsretry.store import SQLStore
 from smsretry.testing import ScriptedSender
@@ -52,6 +53,22 @@ class Sender:
 
     async def send(self, message: Message, /) -> Receipt:
         return self.scripted.send(message)
+
+
+class Hanging(Sender):
+    """Take the first text and never answer, as a look-up finds out."""
+
+    def __init__(self) -> None:
+        self.taken = Receipt("scripted", "S1", datetime.now(UTC))
+        self.scripted = ScriptedSender(finds=[Found(self.taken)])
+
+    async def send(self, message: Message, /) -> Receipt:
+        receipt = await super().send(message)
+        await asyncio.sleep(60)
+        return receipt
+
+    async def find(self, message: Message, /, **asked: Any) -> LookUp:
+        return self.scripted.find(message, **asked)
 
 
 class Schedules(ScheduleSource):
@@ -255,6 +272,25 @@ def test_a_retry_middleware_leaves_alone_what_has_ended(shop):
     job = shop.run(task.kiq(42))
     assert isinstance(shop.result(job).error, SendFailed)
     assert len(runs) == 1
+
+
+def test_a_send_that_the_timeout_of_its_task_cuts_off_is_looked_up(shop):
+    sender = Hanging()
+    texts = ready(shop, dispatcher=AsyncDispatcher(sender, policy=RetryPolicy(first_delay_s=0.1)), timeout=0.2)
+    job = asyncio.run(texts.send(MESSAGE))
+    assert shop.result(job) is None
+    assert "doubt_since" in shop.schedules.waiting[0].labels["smsretry_state"]
+    time.sleep(0.2)
+    shop.run(asyncio.sleep(0))
+    assert Receipt.from_dict(shop.result(job).return_value) == sender.taken
+    assert len(sender.scripted.sent) == 1
+
+
+def test_with_a_journal_a_send_that_is_cut_off_waits_for_its_claim(shop, store):
+    dispatcher = AsyncDispatcher(Hanging(), journal=store, lease_s=30.0)
+    job = asyncio.run(ready(shop, dispatcher=dispatcher, timeout=0.2).send(MESSAGE))
+    assert shop.result(job) is None
+    assert shop.schedules.waits_s() == [30]
 
 
 def test_one_run_sends_one_message(shop):

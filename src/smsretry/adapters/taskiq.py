@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Annotated, Any, Final, assert_never
+from typing import Annotated, Any, Final, TypeVar, assert_never
 
 from smsretry.adapters import _seam as seam
 from smsretry.adapters._seam import problems
@@ -27,6 +27,7 @@ from smsretry.dispatcher import AsyncDispatcher, utc_now
 from smsretry.errors import ConfigurationError
 
 try:
+    import anyio
     from taskiq import AsyncBroker, AsyncTaskiqTask, Context, ScheduledTask, ScheduleSource, TaskiqDepends, TaskiqEvents
     from taskiq.decor import AsyncTaskiqDecoratedTask
     from taskiq.exceptions import NoResultError
@@ -37,6 +38,7 @@ except ModuleNotFoundError as error:
 
 __all__ = ["SMSTask", "deliver", "recover_elsewhere", "recover_every", "sms_task"]
 
+T = TypeVar("T")
 _Task = AsyncTaskiqDecoratedTask[..., Any]
 _DEFAULTS: Final = {"ack_type": "when_saved", "retry_on_error": False}
 _LATE_S: Final = 10.0
@@ -136,14 +138,15 @@ async def _deliver(
     seam.check_message(message, "Give deliver a smsretry.Message")
     job, task, dispatcher = context.message, _task_of(context), sends.get()
     seam.only_once(vars(context), job.task_name)
-    run = seam.Run.of(dispatcher, message, seam.state_in(job.labels), job_id=job.task_id, rerun=rerun)
+    state, interrupts = seam.state_in(job.labels), (asyncio.CancelledError,)  # by the label timeout
+    run = seam.Run.of(dispatcher, message, state, job_id=job.task_id, rerun=rerun, interrupts=interrupts)
     problems.warn(_problems_of_waiting(task, source, is_journaled=run.is_journaled))
     problems.warn(_problems_of_run(context, task, sends, run))
 
     def publish(again: seam.Again) -> Any:
         return _queue(job, context.broker, source, again)
 
-    plan = await seam.deliver_async(run, publish)
+    plan = await _to_its_end(seam.deliver_async(run, publish))
     problems.tell_not_set_up(task, job.task_name, plan)
     match plan:
         case seam.Again():
@@ -157,6 +160,18 @@ async def _deliver(
             raise plan.error
         case _ as unreachable:
             assert_never(unreachable)
+
+
+async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
+    """Return what ``work`` returns: a timeout of taskiq interrupts it once, where it would cancel every await in it."""
+    working = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(working)
+    except asyncio.CancelledError:
+        working.cancel()
+        with anyio.CancelScope(shield=True):
+            await asyncio.wait([working])
+        return working.result()
 
 
 async def _queue(job: TaskiqMessage, broker: AsyncBroker, source: ScheduleSource, again: seam.Again) -> None:
