@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from smsretry import AttemptState, Dispatcher, Failure, FailureKind, InvalidMessage, Message
@@ -26,7 +28,11 @@ def test_a_message_without_an_id_is_the_same_message_in_the_next_run():
     assert first.id == second.id
 
 
-WHOLE = {"v": 1, "message": Message("+15005550006", "Hello", id="m-1").to_dict(), "state": AttemptState().to_dict()}
+WHOLE: dict[str, Any] = {
+    "v": 1,
+    "message": Message("+15005550006", "Hello", id="m-1").to_dict(),
+    "state": AttemptState().to_dict(),
+}
 
 
 @pytest.mark.parametrize(

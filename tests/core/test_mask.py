@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.strategies import numbers
 
-from smsretry.core.mask import mask_number, mask_numbers_in, mask_text
+from smsretry.core.mask import mask_number, mask_numbers_in, mask_text, shown_url
 
 
 def test_a_number_shows_its_last_two_digits() -> None:
@@ -69,3 +69,16 @@ def test_a_long_text_is_masked_in_no_time(text: str) -> None:
     began = time.perf_counter()
     mask_numbers_in(text)
     assert time.perf_counter() - began < 2.0
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("https://example.com/a?b=c", "https://example.com/a?b=c"),
+        ("https://name:secret@example.com", "https://***@example.com"),
+        ("https://name:s@cret@example.com", "https://***@example.com"),
+        ("secret@example.com", "***@example.com"),
+    ],
+)
+def test_a_url_shows_no_name_and_no_password(url: str, told: str) -> None:
+    assert shown_url(url) == told
