@@ -23,7 +23,7 @@ PYTHON ?= $(shell for name in $(CANDIDATES); do \
 export PYTHONDONTWRITEBYTECODE :=
 export PYTHONPYCACHEPREFIX := $(CURDIR)/build/bytecode
 
-# A file's tests share its servers and workers; two processes keep two cores busy.
+# A file's tests share its servers and workers; two processes keep two cores busy, more where tests wait for workers.
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 CORE_TESTS := tests/core tests/test_dispatcher_classifying.py
 CORE_COVERAGE := --cov=src/smsretry/core --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=100
@@ -71,7 +71,7 @@ test-queues: $(INSTALLED)
 	$(PYTEST) --numprocesses 6 tests/queues
 
 test-rest: $(INSTALLED)
-	$(PYTEST) --no-loadscope-reorder --ignore=tests/queues $(CORE_TESTS:%=--ignore=%)
+	$(PYTEST) --numprocesses 3 --no-loadscope-reorder --ignore=tests/queues $(CORE_TESTS:%=--ignore=%)
 
 # uv finds what is on the PATH and what it installed itself; pyenv keeps others beside its shims.
 # The wheel with a Redis is for 3.11 and 3.12; what it brought serves the versions after them too.

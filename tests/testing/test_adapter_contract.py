@@ -277,7 +277,7 @@ class UnjournaledProcess(ToyHarness):
 
 
 BREAKS: dict[type[AdapterHarness], set[str]] = {
-    Early: {"waits_equal_the_schedule", "a_delay_is_waited_for"},
+    Early: {"waits_equal_the_schedule"},
     Late: {"waits_equal_the_schedule", "a_delay_is_waited_for"},
     Capped: {"waits_equal_the_schedule", "exhausted_retries_fail_for_good", "a_deferral_costs_no_retry"},
     Forgetful: {"waits_equal_the_schedule", "exhausted_retries_fail_for_good", "the_state_survives_the_queue"},
