@@ -17,7 +17,7 @@ from tests.queues.worker_process import WorkerProcess, python
 
 from smsretry import Message
 from smsretry.adapters.celery import sms_task
-from smsretry.testing.adapter_contract import AdapterHarness, Site
+from smsretry.testing.adapter_contract import AdapterHarness, NotOffered, Site
 
 
 class CeleryHarness(AdapterHarness):
@@ -66,6 +66,9 @@ class CeleryHarness(AdapterHarness):
 
     def result(self, job: Any) -> object:
         return job.get(timeout=self.patience_s, interval=0.05, propagate=False)
+
+    def left(self) -> int:
+        raise NotOffered("this broker does not count what a worker holds back until it is due")
 
     def visible(self) -> str:
         return "\n".join([self.worker.log(), *self.headers()])

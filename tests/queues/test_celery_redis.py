@@ -33,6 +33,9 @@ class OnRedis(CeleryHarness):
     def broker(self) -> dict[str, str]:
         return {"redis": self.server.info("server")["redis_version"]}
 
+    def left(self) -> int:
+        return int(self.server.llen(f"{self.prefix}celery")) + int(self.server.hlen(f"{self.prefix}unacked"))
+
     def headers(self) -> Iterator[str]:
         waiting = map(json.loads, self.server.lrange(f"{self.prefix}celery", 0, -1))
         held = (json.loads(message)[0] for message in self.server.hvals(f"{self.prefix}unacked"))
