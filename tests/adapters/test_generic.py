@@ -28,6 +28,24 @@ def test_a_message_without_an_id_is_the_same_message_in_the_next_run():
     assert first.id == second.id
 
 
+def test_a_task_of_ones_own_waits_in_hops_of_whole_seconds_that_the_queue_bears():
+    clock, sender = FakeClock(), ScriptedSender([Failure.of(FailureKind.RATE_LIMITED, retry_after_s=10.5)])
+    dispatcher = Dispatcher(sender, clock=clock)
+    runs: list[tuple[str | None, float]] = [(None, 0.0)]
+    while len(sender.sent) < 2:
+        state, delay_s = runs[-1]
+        clock.advance(delay_s)
+        deliver(
+            dispatcher,
+            Message("+15005550006", "Hello", id="m-1"),
+            state=state,
+            again=lambda state, delay_s: runs.append((state, delay_s)),
+            longest_wait_s=4.0,
+            whole_seconds=True,
+        )
+    assert [delay_s for _, delay_s in runs] == [0.0, 4.0, 4.0, 3.0]
+
+
 WHOLE: dict[str, Any] = {
     "v": 1,
     "message": Message("+15005550006", "Hello", id="m-1").to_dict(),

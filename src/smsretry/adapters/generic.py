@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Generic
+from typing import Any, Generic
 
 from smsretry.adapters import _seam as seam
 from smsretry.adapters._seam import problems
@@ -25,8 +25,6 @@ from smsretry.core.outcome import AttemptState
 from smsretry.dispatcher import AsyncDispatcher, Dispatcher
 
 __all__ = ["AsyncGenericQueue", "GenericQueue", "deliver", "deliver_async"]
-
-_NO_LIMITS: Final = seam.BrokerLimits()
 
 Enqueue = Callable[[dict[str, Any], float], Any]
 """Queue an envelope, a JSON object, to be run in so many seconds, 0 or more; an async one is awaited."""
@@ -135,7 +133,8 @@ def deliver(
     state: str | None,
     again: Rerun,
     job_id: str | None = None,
-    limits: seam.BrokerLimits = _NO_LIMITS,
+    longest_wait_s: float = math.inf,
+    whole_seconds: bool = False,
     interrupts: Interrupts = (),
 ) -> Receipt | None:
     """Make one attempt to send ``message`` from the body of an application's own task.
@@ -150,8 +149,9 @@ def deliver(
             return deliver(dispatcher, render(customer_id), state=state, again=again)
 
     Each run repeats the whole body, so render the same text every time; with a journal the text of the first run is the
-    one that is sent. Returns and raises what `GenericQueue.run` does.
+    one that is sent. What else it takes is that of `GenericQueue`. Returns and raises what `GenericQueue.run` does.
     """
+    limits = seam.BrokerLimits(longest_wait_s=longest_wait_s, whole_seconds=whole_seconds)
     run = seam.Run.of(dispatcher, message, state_of(state), job_id=job_id, rerun=True, interrupts=interrupts)
     return seam.told(seam.deliver(run, _Republish(again, limits)))
 
@@ -163,10 +163,12 @@ async def deliver_async(
     state: str | None,
     again: Rerun,
     job_id: str | None = None,
-    limits: seam.BrokerLimits = _NO_LIMITS,
+    longest_wait_s: float = math.inf,
+    whole_seconds: bool = False,
     interrupts: Interrupts = (),
 ) -> Receipt | None:
     """Make one attempt as `deliver` does, in a running loop; an async ``again`` is awaited."""
+    limits = seam.BrokerLimits(longest_wait_s=longest_wait_s, whole_seconds=whole_seconds)
     run = seam.Run.of(dispatcher, message, state_of(state), job_id=job_id, rerun=True, interrupts=interrupts)
     return seam.told(await seam.deliver_async(run, _Republish(again, limits)))
 
