@@ -57,22 +57,26 @@ def poll(
     """
     _check_parts(store, sender)
     check_queue(queue)
-    counted = {"asked": 0, "final": 0, "failed": 0}
-    while counted["asked"] < limit:
-        due = store.unreported(limit=min(100, limit - counted["asked"]), after_s=after_s)
-        if not due:
-            break
+    asked = final = failed = 0
+    while asked < limit and (due := store.unreported(limit=min(100, limit - asked), after_s=after_s)):
         for one in due:
-            counted["asked"] += 1
-            try:
-                received = store.receive(sender.fetch(one.provider_id))  # which text it is says of which round it is
-            except Exception as error:  # noqa: BLE001  # whatever a client or a database raises: it is asked again
-                counted["failed"] += 1
-                _log.warning("%s could not be asked about (%s).", one.provider_id, reason_of(error))
-            else:
-                counted["final"] += received.known.status.is_final
-                queue_again(queue, received)
-    return Polled(**counted)
+            asked += 1
+            received = _told(store, sender, one.provider_id)
+            if received is None:
+                failed += 1
+                continue
+            final += received.known.status.is_final
+            queue_again(queue, received)
+    return Polled(asked=asked, final=final, failed=failed)
+
+
+def _told(store: CanAsk, sender: CanFetch, provider_id: str) -> Received | None:
+    """Ask about one text, and write what is said; None where that was not possible."""
+    try:
+        return store.receive(sender.fetch(provider_id))  # which text it is says of which round it is
+    except Exception as error:  # noqa: BLE001  # whatever a client or a database raises: it is asked again
+        _log.warning("%s could not be asked about (%s).", provider_id, reason_of(error))
+        return None
 
 
 def queue_again(queue: CanQueue | None, received: Received) -> None:

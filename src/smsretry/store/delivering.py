@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -48,6 +49,15 @@ _Known = tuple[Delivery, str | None]
 """What is known of a text, and the kind of the failure that its code means."""
 
 
+@dataclass(frozen=True, slots=True)
+class _News:
+    """Hold what is known of a text now, when it was learned, and where the moves of counters are added up."""
+
+    known: _Known
+    now: datetime
+    tally: Tally
+
+
 class Deliveries:
     """Hold the statements for delivery reports; ``retries`` says what is sent anew after which of them."""
 
@@ -73,16 +83,16 @@ class Deliveries:
         proved = self._prove(connection, row, report, now)
         if proved:
             row = self._locked(connection, row.id)
-        again, tally = None, Tally(Counter)
+        again, news = None, _News(known, now, Tally(Counter))
         if known[0].status.has_arrived and self._is_of_an_earlier_round(connection, row, report):
-            self._take_back_retry(connection, row, report, known, now, tally)
+            self._take_back_retry(connection, row, report, news)
         else:
-            again = self._apply(connection, row, report, known, now, tally)
+            again = self._apply(connection, row, report, news)
         changed = proved or before != known
         if changed:
             delay_s = None if again is None else self._retries.delay_s(known[0], row.delivery_retries)
             self._writer.append(connection, _fact_of(report, row, known[0], now, delay_s))
-        self._writer.count_all(connection, tally)
+        self._writer.count_all(connection, news.tally)
         return Received(message_id, known[0], changed, again)
 
     def _tell_unknown(self, report: DeliveryReport) -> None:
@@ -127,7 +137,7 @@ class Deliveries:
             return None
         kept = self._report_of(connection, row.provider_id)
         if kept is not None and _known_in(kept)[0].status.is_final:
-            self._apply(connection, row, None, _known_in(kept), now, tally)
+            self._apply(connection, row, None, _News(_known_in(kept), now, tally))
             return None
         if row.fetches and now - row.decided_at >= NO_REPORT_AFTER:
             self._end_without_report(connection, row, now, tally)
@@ -171,7 +181,7 @@ class Deliveries:
             return (Delivery(), None), new
         row = self._report_of(connection, report.provider_id)
         before = _known_in(row)
-        known = before if before[0].after(new[0]) == before[0] else new
+        known = _heavier(before, new)
         if known != before or (row.message_id is None and message_id is not None):
             values = {**_columns(known), "message_id": message_id or row.message_id, "changed_at": now}
             connection.execute(sa.update(self._reports).where(told.provider_id == report.provider_id).values(values))
@@ -193,39 +203,31 @@ class Deliveries:
         receipt = Receipt(report.provider, report.provider_id, now)
         taken = Accepted(receipt, attempt, looked_up=False)
         columns: dict[str, Any] = {}
-        if row.state != MessageState.ACCEPTED.value:
+        if not is_accepted:
             columns = columns_of(claims.proved(entry_of(row), taken)) | self._journal.erased_after(taken)
         return self._writer.note_locked(connection, fact, row, columns)
 
-    def _apply(  # noqa: PLR0917  # one report, and what it is about
-        self,
-        connection: sa.Connection,
-        row: Any,
-        report: DeliveryReport | None,
-        known: _Known,
-        now: datetime,
-        tally: Tally,
-    ) -> Message | None:
-        """Move the message of ``row`` by what is ``known`` of the text that it was sent as; return it to be sent anew.
+    def _apply(self, connection: sa.Connection, row: Any, report: DeliveryReport | None, news: _News) -> Message | None:
+        """Move the message of ``row`` by the ``news`` of the text that it was sent as; return it to be sent anew.
 
         ``report`` is what brought it; None where it is the text that the message is known by.
         """
         if row.state != MessageState.ACCEPTED.value or not _is_of(row, report):
             return None
         standing = _standing(row)
-        known = known if standing[0].after(known[0]) == known[0] else standing  # a second text may stand elsewhere
+        known = _heavier(news.known, standing)  # a second text may stand elsewhere
         if known[0] == standing[0] and row.delivery is not None and row.delivery != WITHOUT_REPORT:
             return None
         bucket = bucket_of(known[0].status.value)
-        due = self._due_again(row, known[0], now) if bucket == UNDELIVERED else None
+        due = self._due_again(row, known[0], news.now) if bucket == UNDELIVERED else None
         if due is not None:
-            return self._send_anew(connection, row, known, due, now, tally)
+            return self._send_anew(connection, row, replace(news, known=known), due)
         if row.delivery == WITHOUT_REPORT and bucket is None:
             return None
-        columns: dict[str, Any] = {**_delivery_columns(known), "delivery_at": now}
+        columns: dict[str, Any] = {**_delivery_columns(known), "delivery_at": news.now}
         if known[0].status.is_final:
             columns |= {"next_fetch": None, "body": None}
-        self._change(connection, row, columns, tally)
+        self._change(connection, row, columns, news.tally)
         return None
 
     def _is_of_an_earlier_round(self, connection: sa.Connection, row: Any, report: DeliveryReport) -> bool:
@@ -246,27 +248,25 @@ class Deliveries:
         own = (made.message_id == row.id, made.provider_id == report.provider_id)
         return connection.scalar(sa.select(made.round).where(*own).limit(1))
 
-    def _take_back_retry(  # noqa: PLR0917  # one report, and what it is about
-        self, connection: sa.Connection, row: Any, report: DeliveryReport, known: _Known, now: datetime, tally: Tally
-    ) -> None:
+    def _take_back_retry(self, connection: sa.Connection, row: Any, report: DeliveryReport, news: _News) -> None:
         """End the message of ``row`` as delivered in place of sending it anew."""
-        entry = claims.proved(entry_of(row), Accepted(Receipt(report.provider, report.provider_id, now)))
+        entry = claims.proved(entry_of(row), Accepted(Receipt(report.provider, report.provider_id, news.now)))
         columns = {
             **columns_of(entry),
             **_failure_columns((Delivery(), None)),
-            **_delivery_columns(known),
+            **_delivery_columns(news.known),
             "reason": None,
             "detail": None,
             "state": MessageState.ACCEPTED.value,
             "provider": report.provider or None,
             "provider_id": report.provider_id,
             "due": None,
-            "decided_at": now,
-            "delivery_at": now,
+            "decided_at": news.now,
+            "delivery_at": news.now,
             "delivery_retries": row.delivery_retries - 1,
             "body": None,
         }
-        self._change(connection, row, columns, tally)
+        self._change(connection, row, columns, news.tally)
 
     def _due_again(self, row: Any, delivery: Delivery, now: datetime) -> datetime | None:
         """Return when the message is sent anew; None where it is not, or there is no time, or text, left for it."""
@@ -277,27 +277,25 @@ class Deliveries:
         due = now + timedelta(seconds=delay_s)
         return due if message.send_before is None or due <= message.send_before else None
 
-    def _send_anew(  # noqa: PLR0917  # one report, and what follows
-        self, connection: sa.Connection, row: Any, known: _Known, due: datetime, now: datetime, tally: Tally
-    ) -> Message | None:
+    def _send_anew(self, connection: sa.Connection, row: Any, news: _News, due: datetime) -> Message | None:
         """Open the next round of the message of ``row``, and return it."""
         entry = claims.sent_anew(entry_of(row), due)
         columns = {
             **columns_of(entry),
-            **_failure_columns(known),
+            **_failure_columns(news.known),
             **NO_DELIVERY,
             "state": MessageState.PENDING.value,
             "attempts": 0,
             "reason": None,
             "provider_id": None,
-            "decided_at": now,
-            "handed_over_at": now,
+            "decided_at": news.now,
+            "handed_over_at": news.now,
             "hand_overs": 0,
             "next_fetch": None,
             "fetches": 0,
             "delivery_retries": row.delivery_retries + 1,
         }
-        self._change(connection, row, columns, tally)
+        self._change(connection, row, columns, news.tally)
         return read_body(row.body)[0]
 
     def _change(self, connection: sa.Connection, row: Any, columns: dict[str, Any], tally: Tally) -> None:
@@ -333,6 +331,10 @@ def _is_of(row: Any, report: DeliveryReport | None) -> bool:
     if report is None or report.provider_id == row.provider_id:
         return True
     return report.mark is not None and report.mark.round == row.round
+
+
+def _heavier(one: _Known, other: _Known) -> _Known:
+    return one if one[0].after(other[0]) == one[0] else other
 
 
 def _standing(row: Any) -> _Known:
