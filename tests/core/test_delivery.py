@@ -121,7 +121,6 @@ def test_a_report_shows_nothing_personal():
 def test_by_default_nothing_is_sent_again_after_a_delivery_failure():
     retries = DeliveryRetries()
     assert retries.delay_s(Delivery(S.UNDELIVERED, "30003"), 0) is None
-    assert not retries.may_follow(Delivery(S.SENT))
 
 
 def test_codes_that_are_named_are_sent_again_on_the_schedule_of_the_policy():
@@ -131,8 +130,6 @@ def test_codes_that_are_named_are_sent_again_on_the_schedule_of_the_policy():
     assert retries.delay_s(Delivery(S.FAILED, "30003"), 0) == 600.0
     assert retries.delay_s(Delivery(S.UNDELIVERED, "30005"), 0) is None
     assert retries.delay_s(Delivery(S.DELIVERED, "30003"), 0) is None
-    assert retries.may_follow(Delivery(S.SENT))
-    assert not retries.may_follow(refused)
 
 
 @pytest.mark.parametrize(

@@ -226,10 +226,6 @@ class DeliveryRetries:
             return None
         return self.policy.backoff(retries + 1)
 
-    def may_follow(self, known: Delivery) -> bool:
-        """Say whether a text that stands at ``known`` may have to be sent anew, so that its words are kept."""
-        return bool(self.codes) and not known.status.is_final
-
 
 @dataclass(frozen=True, slots=True)
 class Received:

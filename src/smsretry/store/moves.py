@@ -21,14 +21,13 @@ from datetime import datetime, timedelta
 from enum import StrEnum, unique
 from typing import Any, Final, assert_never
 
-from smsretry.core.delivery import DeliveryStatus
+from smsretry.core.delivery import LONGEST_WORD, DeliveryStatus
 from smsretry.core.events import Event, MessageAccepted, MessageDeferred, MessageFailed, RetryScheduled
 from smsretry.core.failure import Failure
 from smsretry.core.mask import mask_numbers_in
 from smsretry.core.message import LONGEST_ID
 from smsretry.core.outcome import GiveUpReason
 
-LONGEST_WORD: Final = 64
 """Characters kept of a provider's name, of its code and of a reason."""
 LONGEST_DETAIL: Final = 500
 """Characters kept of a detail."""

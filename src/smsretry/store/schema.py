@@ -32,9 +32,10 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator
 
+from smsretry.core.delivery import LONGEST_WORD
 from smsretry.core.message import LONGEST_ID
 from smsretry.errors import ConfigurationError
-from smsretry.store.moves import COUNTERS, LONGEST_WORD, MessageState
+from smsretry.store.moves import COUNTERS, MessageState
 
 SCHEMA_VERSION: Final = 4
 SHARDS: Final = 16

@@ -10,11 +10,11 @@ from typing import Any, Final, TextIO
 
 import sqlalchemy as sa
 
+from smsretry.core.delivery import LONGEST_WORD
 from smsretry.core.mask import mask_numbers_in
 from smsretry.core.suppression import Suppression, SuppressionReason
 from smsretry.errors import InvalidMessage
 from smsretry.store.database import Database
-from smsretry.store.moves import LONGEST_WORD
 from smsretry.store.schema import Schema
 from smsretry.store.writing import Writer
 

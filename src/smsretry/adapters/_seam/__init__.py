@@ -20,14 +20,12 @@ from smsretry.adapters._seam.envelope import (
     Envelope,
     check_message,
     packed,
-    seconds_until,
     state_in,
     unpacked,
     written,
 )
 from smsretry.adapters._seam.extras import missing
 from smsretry.adapters._seam.recovery import (
-    CanCancel,
     CanRecover,
     Recovery,
     Requeue,
@@ -41,7 +39,6 @@ from smsretry.adapters._seam.recovery import (
     taken_back,
 )
 from smsretry.adapters._seam.run import (
-    EARLY_S,
     Again,
     Done,
     Failed,
@@ -69,13 +66,11 @@ from smsretry.adapters._seam.source import (
 from smsretry.adapters._seam.waits import BrokerLimits
 
 __all__ = [
-    "EARLY_S",
     "NEW",
     "STATE_KEY",
     "Again",
     "AsyncDispatcherSource",
     "BrokerLimits",
-    "CanCancel",
     "CanPlan",
     "CanRecover",
     "DispatcherSource",
@@ -110,7 +105,6 @@ __all__ = [
     "recover_in_loop",
     "recovers",
     "refuse_without_id",
-    "seconds_until",
     "set_recovers",
     "state_in",
     "sweep_in_loop",

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 from smsretry.core.message import Message
-from smsretry.errors import ConfigurationError
+from smsretry.errors import ConfigurationError, reason_of
 
 if TYPE_CHECKING:
     import asyncio
@@ -67,7 +67,7 @@ def taken_back(journal: object, message_id: str) -> bool:
     try:
         return isinstance(journal, CanCancel) and journal.cancel(message_id)
     except Exception as error:  # noqa: BLE001  # whatever a database raises: the worker goes on
-        _log.error("%s was revoked and could not be canceled (%s).", message_id, type(error).__qualname__)
+        _log.error("%s was revoked and could not be canceled (%s).", message_id, reason_of(error))
         return False
 
 
@@ -124,7 +124,7 @@ class Sweeper:
             try:
                 self._store.recover(self._queue, grace_s=self._grace_s)
             except Exception as error:  # noqa: BLE001  # whatever a database raises
-                _log.error("recover failed (%s): it runs again in %g s.", type(error).__qualname__, self._every_s)
+                _log.error("recover failed (%s): it runs again in %g s.", reason_of(error), self._every_s)
 
     def _run(self) -> None:
         self.sweep()

@@ -10,6 +10,7 @@ from typing import Any, Final, Generic, Self, TypeVar, assert_never
 
 from smsretry.adapters._seam.envelope import NEW, Envelope, check_message, seconds_until
 from smsretry.adapters._seam.steps import Steps, awaited, called
+from smsretry.core.claims import EARLY_S
 from smsretry.core.failure import Failure
 from smsretry.core.message import Message, Receipt
 from smsretry.core.outcome import Accepted, AttemptState, DeferReason, Deferred, GaveUp, Outcome, RetryAfter
@@ -18,8 +19,6 @@ from smsretry.errors import NotAccepted, not_accepted
 
 DispatcherT = TypeVar("DispatcherT", bound=Dispatcher | AsyncDispatcher)
 
-EARLY_S: Final = 0.5
-"""A run that begins this much before its state is due goes on: clocks differ a little between machines."""
 _LEAST_WAIT_S: Final = 1.0
 """A copy of a message that another worker holds comes back no sooner, so that it does not spin."""
 _LONGEST_PAUSE_S: Final = 10.0

@@ -1,7 +1,8 @@
 """Run decisions that need calls in between, by calling or by awaiting: the two shells of every adapter.
 
 A decision is a generator. It yields what is to be called, without arguments, and gets back what that returned, or the
-exception that it raised; what the generator returns is the result.
+exception that it raised; what the generator returns is the result. (A dispatcher runs steps of its own in loops like
+these: shared ones, with one more call for each step, would make an attempt 4 % dearer.)
 """
 
 from __future__ import annotations

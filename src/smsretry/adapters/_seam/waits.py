@@ -13,7 +13,7 @@ class BrokerLimits:
     longest_wait_s: float = math.inf
     whole_seconds: bool = False
     """True where waits are whole numbers of seconds, such as in RabbitMQ's quorum queues, where a countdown between 0
-    and 1 is a lost message."""
+    and 1 is refused, or a lost message."""
 
     def countdown(self, delay_s: float) -> float:
         """Return the seconds of the first of the equal hops that make up ``delay_s``; 0 where it is past."""
