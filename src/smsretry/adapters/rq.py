@@ -188,6 +188,11 @@ def _delivered(
     is_eager = job.worker_name == "sync"
     plan = seam.at_once(run) if is_eager else seam.attempt(run)
     problems.tell_not_set_up(job, name, plan)
+    return _word_for(plan, job, str(run.message.id), is_eager=is_eager)
+
+
+def _word_for(plan: seam.Plan, job: Job, message_id: str, *, is_eager: bool) -> dict[str, Any] | Retry:
+    """Return RQ's word for ``plan``, and write into ``job`` what goes with it."""
     match plan:
         case seam.Done(receipt):
             return receipt.to_dict()
@@ -196,7 +201,7 @@ def _delivered(
             error.add_note(seam.end_told(error))
             raise error
         case seam.Again() if is_eager:
-            raise ConfigurationError(f"Message {run.message.id} has to wait ({plan.why}): let a worker run the queue.")
+            raise ConfigurationError(f"Message {message_id} has to wait ({plan.why}): let a worker run the queue.")
         case seam.Again():
             if plan.delay_s > 0.0:
                 _tell(job.connection, _no_scheduler(job.connection, job.origin))

@@ -180,6 +180,11 @@ async def _deliver(
         run = seam.Run.of(dispatcher, message, state, job_id=job.key, rerun=rerun, interrupts=interrupts)
         plan = await seam.attempt_async(run)
         problems.tell_not_set_up(holder, job.function, plan)
+    return _received(plan, job, retries)
+
+
+def _received(plan: seam.Plan, job: Job, retries: int) -> Receipt:
+    """Return the receipt, or raise SAQ's word for ``plan``; write into ``job`` what goes with it."""
     if isinstance(plan, seam.Again):
         job.meta |= seam.written(plan.state)
         job.retries, job.retry_delay, job.retry_backoff = max(retries, job.attempts) + 1, plan.delay_s, False
