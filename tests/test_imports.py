@@ -2,8 +2,8 @@
 
     core ← ports ← steps ← limiting ← judge ← journaled ← dispatcher ← adapters | campaign | cli
 
-Senders, sinks, store, journal, limits, contacts and callbacks know core, ports and errors only; no adapter knows
-another; third-party modules are imported in the module of their own extra only.
+Senders, sinks, store, journal, limits, contacts and callbacks know core, ports and errors only, and callbacks the
+senders; no adapter knows another; third-party modules are imported in the module of their own extra only.
 """
 
 from __future__ import annotations
