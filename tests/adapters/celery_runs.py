@@ -10,16 +10,12 @@ from typing import Any, cast
 
 from celery import Celery, Task
 from celery.exceptions import SoftTimeLimitExceeded
+from tests.adapters.texts import MESSAGE
 
-from smsretry import AttemptState, Dispatcher, Failure, FailureKind, Message
+from smsretry import AttemptState, Dispatcher, Failure, FailureKind
 from smsretry.testing import ScriptedSender
 
-NUMBER = "+15005550006"
-TEXT = "Your parcel is at the door"
 NOBODY = "amqp://127.0.0.1:9//"
-MESSAGE = Message(NUMBER, TEXT, id="parcel:17")
-BUSY = Failure.of(FailureKind.RATE_LIMITED, code=20429)
-INVALID = Failure.of(FailureKind.INVALID_NUMBER, code=21211)
 LOST = Failure.of(FailureKind.LOST_ANSWER)
 
 

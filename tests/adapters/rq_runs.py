@@ -10,23 +10,12 @@ from redis import Redis
 from rq import Queue, SimpleWorker, get_current_job
 from rq.job import Job
 from rq.scheduler import RQScheduler
+from tests.adapters.texts import NUMBER, TEXT, TimedSender
 
-from smsretry import Dispatcher, Failure, FailureKind, Message
+from smsretry import Dispatcher, Message
 from smsretry.adapters.rq import SMSTask, deliver, sms_task
-from smsretry.testing import ScriptedSender
 
-NUMBER = "+15005550006"
-TEXT = "Your parcel is at the door"
-MESSAGE = Message(NUMBER, TEXT, id="parcel:17")
-BUSY = Failure.of(FailureKind.RATE_LIMITED, code=20429)
-INVALID = Failure.of(FailureKind.INVALID_NUMBER, code=21211)
 HERE = "tests.adapters.rq_runs"
-
-
-class TimedSender(ScriptedSender):
-    """Say how long a send may take."""
-
-    timeout_s = 10.0
 
 
 class DeafWorker(SimpleWorker):

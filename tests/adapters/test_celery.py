@@ -19,13 +19,8 @@ import pytest
 from celery import Celery, Task
 from celery.exceptions import Reject, Retry, SoftTimeLimitExceeded
 from tests.adapters.celery_runs import (
-    BUSY,
-    INVALID,
     LOST,
-    MESSAGE,
     NOBODY,
-    NUMBER,
-    TEXT,
     celery_app,
     out_of_time,
     own_task,
@@ -35,6 +30,7 @@ from tests.adapters.celery_runs import (
     state_of,
     unreachable_app,
 )
+from tests.adapters.texts import BUSY, INVALID, MESSAGE, NUMBER, TEXT
 
 from smsretry import (
     AttemptState,

@@ -8,9 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,13 +17,8 @@ from celery.app.trace import build_tracer
 from celery.exceptions import Reject, Retry
 from celery.signals import task_revoked
 from tests.adapters.celery_runs import (
-    BUSY,
-    INVALID,
     LOST,
-    MESSAGE,
     NOBODY,
-    NUMBER,
-    TEXT,
     celery_app,
     out_of_time,
     own_task,
@@ -34,6 +27,7 @@ from tests.adapters.celery_runs import (
     state_of,
     unreachable_app,
 )
+from tests.adapters.texts import BUSY, INVALID, MESSAGE, NUMBER, TEXT
 from tests.store.journeys import row_of
 
 from smsretry import (
@@ -56,12 +50,6 @@ from smsretry.testing import ScriptedSender
 
 REFUSED = Failure.of(FailureKind.AUTH, code=20003)
 OTHER_TEXT = Message(NUMBER, "Your parcel is lost", id=MESSAGE.id)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[SQLStore]:
-    with SQLStore(f"sqlite:///{tmp_path / 'sms.db'}") as opened:
-        yield opened
 
 
 def journaled(store: Any, script: Any = (), **options: Any) -> tuple[ScriptedSender, Dispatcher]:

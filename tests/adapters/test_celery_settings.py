@@ -11,33 +11,20 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tests.adapters.celery_runs import MESSAGE, NOBODY, celery_app, own_task, published, running
+from tests.adapters.celery_runs import NOBODY, celery_app, own_task, published, running
+from tests.adapters.texts import MESSAGE, TimedSender
 
 from smsretry import ConfigurationError, Dispatcher
 from smsretry.adapters.celery import deliver, recover_elsewhere, recover_every, sms_task
 from smsretry.adapters.celery.settings import problems_of_app
 from smsretry.journal import MemoryJournal
-from smsretry.store import SQLStore
 from smsretry.testing import ScriptedSender
 
 ON_REDIS = "redis://127.0.0.1:9/0"
-
-
-class TimedSender(ScriptedSender):
-    """Say how long a send may take."""
-
-    timeout_s = 10.0
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[SQLStore]:
-    with SQLStore(f"sqlite:///{tmp_path / 'sms.db'}") as opened:
-        yield opened
 
 
 def told(app: Any) -> str:

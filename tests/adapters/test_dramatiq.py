@@ -8,7 +8,6 @@ import logging
 import queue
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import dramatiq
@@ -22,13 +21,12 @@ from dramatiq.errors import ConnectionClosed, Retry
 from dramatiq.middleware import AgeLimit, Middleware, Retries, TimeLimit, TimeLimitExceeded
 from dramatiq.results import ResultFailure, Results
 from dramatiq.results.backends import StubBackend
+from tests.adapters.texts import BUSY, INVALID, MESSAGE, NUMBER, TEXT, TimedSender
 
 from smsretry import (
     AttemptState,
     ConfigurationError,
     Dispatcher,
-    Failure,
-    FailureKind,
     InvalidMessage,
     Message,
     NotAccepted,
@@ -38,21 +36,8 @@ from smsretry import (
 )
 from smsretry.adapters.dramatiq import SMSMiddleware, deliver, end_of, recover_elsewhere, recover_every, sms_task
 from smsretry.journal import MemoryJournal
-from smsretry.store import SQLStore
-from smsretry.testing import ScriptedSender
 
-NUMBER = "+15005550006"
-TEXT = "Your parcel is at the door"
-MESSAGE = Message(NUMBER, TEXT, id="parcel:17")
-BUSY = Failure.of(FailureKind.RATE_LIMITED, code=20429)
-INVALID = Failure.of(FailureKind.INVALID_NUMBER, code=21211)
 QUICK = RetryPolicy(max_retries=3, first_delay_s=0.01, settle_after_s=0.01)
-
-
-class TimedSender(ScriptedSender):
-    """Say how long a send may take."""
-
-    timeout_s = 10.0
 
 
 class ForgetfulBroker(StubBroker):
@@ -69,12 +54,6 @@ def broker() -> StubBroker:
     made = StubBroker(fail_fast_default=False)
     made.add_middleware(Results(backend=StubBackend()))
     return made
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[SQLStore]:
-    with SQLStore(f"sqlite:///{tmp_path / 'sms.db'}") as opened:
-        yield opened
 
 
 def sending(*script: Any, **options: Any) -> tuple[TimedSender, Dispatcher]:

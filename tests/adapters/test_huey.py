@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -15,6 +15,7 @@ import pytest
 from huey import MemoryHuey, RetryTask, SqliteHuey
 from huey.exceptions import TaskException, TaskTimeout
 from huey.serializer import SignedSerializer
+from tests.adapters.texts import BUSY, INVALID, MESSAGE, NUMBER, TEXT, TimedSender
 
 from smsretry import (
     ConfigurationError,
@@ -35,19 +36,8 @@ from smsretry.journal import MemoryJournal
 from smsretry.store import SQLStore
 from smsretry.testing import RecordingSink, ScriptedSender
 
-NUMBER = "+15005550006"
-TEXT = "Your parcel is at the door"
-MESSAGE = Message(NUMBER, TEXT, id="parcel:17")
-BUSY = Failure.of(FailureKind.RATE_LIMITED, code=20429)
-INVALID = Failure.of(FailureKind.INVALID_NUMBER, code=21211)
 QUICK = RetryPolicy(first_delay_s=0.001)
 FAR_AWAY = datetime(9999, 1, 1)  # noqa: DTZ001  # as Huey keeps its times
-
-
-class TimedSender(ScriptedSender):
-    """Say how long a send may take."""
-
-    timeout_s = 10.0
 
 
 class StoppedSender(ScriptedSender):
@@ -71,12 +61,6 @@ def quick(sender: ScriptedSender, **parts: Any) -> Dispatcher:
 @pytest.fixture
 def huey() -> MemoryHuey:
     return MemoryHuey()
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[SQLStore]:
-    with SQLStore(f"sqlite:///{tmp_path / 'sms.db'}") as opened:
-        yield opened
 
 
 def works(huey: Any) -> list[Any]:

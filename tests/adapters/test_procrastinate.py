@@ -5,22 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any, ClassVar
 
 import procrastinate
 import pytest
 from procrastinate.testing import InMemoryConnector
+from tests.adapters.texts import BUSY, INVALID, MESSAGE, NUMBER, TEXT
 
 from smsretry import (
     AsyncDispatcher,
     AttemptState,
     ConfigurationError,
     Dispatcher,
-    Failure,
-    FailureKind,
     InvalidMessage,
     Message,
     Receipt,
@@ -34,14 +31,7 @@ from smsretry.adapters.procrastinate import (
     sms_task_async,
 )
 from smsretry.journal import MemoryJournal
-from smsretry.store import SQLStore
 from smsretry.testing import ScriptedSender
-
-NUMBER = "+15005550006"
-TEXT = "Your parcel is at the door"
-MESSAGE = Message(NUMBER, TEXT, id="parcel:17")
-BUSY = Failure.of(FailureKind.RATE_LIMITED, code=20429)
-INVALID = Failure.of(FailureKind.INVALID_NUMBER, code=21211)
 
 
 class AsyncSender:
@@ -73,12 +63,6 @@ class Hanging:
 @pytest.fixture
 def app() -> procrastinate.App:
     return procrastinate.App(connector=InMemoryConnector())
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[SQLStore]:
-    with SQLStore(f"sqlite:///{tmp_path / 'sms.db'}") as opened:
-        yield opened
 
 
 def work(app: procrastinate.App) -> None:

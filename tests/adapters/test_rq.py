@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,13 +15,13 @@ from rq.exceptions import ShutDownImminentException
 from rq.serializers import JSONSerializer
 from rq.timeouts import JobTimeoutException
 from tests.adapters import rq_runs
-from tests.adapters.rq_runs import BUSY, HERE, INVALID, MESSAGE, NUMBER, TEXT, Shop
+from tests.adapters.rq_runs import HERE, Shop
+from tests.adapters.texts import BUSY, INVALID, MESSAGE, NUMBER, TEXT
 
 from smsretry import ConfigurationError, Dispatcher, GiveUpReason, InvalidMessage, Message, RetryPolicy, SendFailed
 from smsretry.adapters._seam import state_in
 from smsretry.adapters.rq import deliver, end_of, recover_elsewhere, recover_every, sms_task
 from smsretry.journal import MemoryJournal
-from smsretry.store import SQLStore
 from smsretry.testing import ScriptedSender
 
 SOON = RetryPolicy(first_delay_s=0.2, jitter="none")
@@ -36,12 +35,6 @@ def redis(redis_url: str) -> Iterator[Redis]:
         yield redis
         for key in redis.scan_iter("smsretry:told:*"):
             redis.delete(key)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[SQLStore]:
-    with SQLStore(f"sqlite:///{tmp_path / 'sms.db'}") as opened:
-        yield opened
 
 
 @SERIALIZERS

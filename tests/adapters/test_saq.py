@@ -7,14 +7,14 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 from typing import Any, Self
 
 import pytest
 from saq import Job, Queue, Worker
 from saq.job import Status
 from saq.web.common import job_dict
+from tests.adapters.texts import BUSY, INVALID, TimedSender
 from tests.shells import Awaited, AwaitedAsking
 
 from smsretry import (
@@ -22,8 +22,6 @@ from smsretry import (
     AttemptState,
     ConfigurationError,
     Dispatcher,
-    Failure,
-    FailureKind,
     InvalidMessage,
     Message,
     Receipt,
@@ -33,12 +31,9 @@ from smsretry.adapters.saq import SMSTask, deliver, end_of, recover_elsewhere, r
 from smsretry.core.lookup import Found, LookUp
 from smsretry.dispatcher import utc_now
 from smsretry.journal import MemoryJournal
-from smsretry.store import SQLStore
 from smsretry.testing import FakeClock, ScriptedSender
 
 MESSAGE = Message("+14155550101", "Your table is ready.", id="booking-1")
-BUSY = Failure.of(FailureKind.RATE_LIMITED, code=20429)
-INVALID = Failure.of(FailureKind.INVALID_NUMBER, code=21211)
 NOWHERE = "redis://127.0.0.1:9/0"
 
 
@@ -126,12 +121,6 @@ def on_redis(redis_url: str) -> Callable[[Callable[[Saq], Awaitable[None]]], Non
         asyncio.run(main())
 
     return run
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[SQLStore]:
-    with SQLStore(f"sqlite:///{tmp_path / 'sms.db'}") as opened:
-        yield opened
 
 
 # --- what each end of a run means for the job ---
@@ -391,10 +380,6 @@ def test_deliver_outside_of_a_job_is_refused_before_anything_is_sent(ctx):
 
 
 # --- what is told ---
-
-
-class TimedSender(ScriptedSender):
-    timeout_s = 10.0
 
 
 def told(on_redis: Any, caplog: Any, journal: Any = None, worker: Any = None, recovers: Any = True, **options) -> str:

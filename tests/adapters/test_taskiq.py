@@ -8,13 +8,13 @@ import time
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
 from taskiq import Context, InMemoryBroker, ScheduledTask, ScheduleSource, TaskiqDepends, TaskiqScheduler
 from taskiq.middlewares import SimpleRetryMiddleware
 from taskiq.schedule_sources import LabelScheduleSource
+from tests.adapters.texts import INVALID
 
 from smsretry import (
     AsyncDispatcher,
@@ -40,7 +40,6 @@ MESSAGE = Message("+14155550123", "Your table is ready.", id="booking-1")
 BUSY = Failure.of(FailureKind.RATE_LIMITED)
 QUICK = RetryPolicy(first_delay_s=0.1)
 """Its waits are so short that a run which is early by all of them goes on."""
-INVALID = Failure.of(FailureKind.INVALID_NUMBER, code=21211)
 
 
 class Sender:
@@ -118,12 +117,6 @@ def shop() -> Shop:
     broker = InMemoryBroker(await_inplace=True)
     recover_elsewhere(broker)
     return Shop(broker, Schedules())
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Any:
-    with SQLStore(f"sqlite:///{tmp_path / 'sms.db'}") as opened:
-        yield opened
 
 
 def ready(shop: Shop, *script: Any, **options: Any) -> Any:

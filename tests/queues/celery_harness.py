@@ -13,14 +13,15 @@ from typing import Any, ClassVar
 
 from celery import Celery
 from tests.integration.celery_workers import only_the_worker_sends
+from tests.queues.harness import WorkerHarness
 from tests.queues.worker_process import WorkerProcess, python
 
 from smsretry import Message
 from smsretry.adapters.celery import sms_task
-from smsretry.testing.adapter_contract import AdapterHarness, NotOffered, Site
+from smsretry.testing.adapter_contract import NotOffered, Site
 
 
-class CeleryHarness(AdapterHarness):
+class CeleryHarness(WorkerHarness):
     """Run a worker with ``conf``; each broker says how its waiting messages are looked at."""
 
     pool: ClassVar[str]
@@ -46,23 +47,15 @@ class CeleryHarness(AdapterHarness):
     def versions(self) -> dict[str, str]:
         return {"celery": version("celery"), "kombu": version("kombu"), "pool": self.pool, **self.broker()}
 
-    def start(self) -> None:
-        self.worker.start()
-
     def stop(self) -> None:
-        self.worker.stop()
+        super().stop()
         self.app.close()
-
-    def kill(self) -> None:
-        self.worker.kill()
 
     def send(self, message: Message, *, journaled: bool = False, delay_s: float = 0.0) -> Any:
         return (self.journaled if journaled else self.plain).send(message, countdown=delay_s)
 
     def send_own(self, message: Message) -> Any:
-        order = self.folder / "order.json"
-        order.write_text(json.dumps(message.to_dict()))
-        return self.app.send_task("contract.own", (str(order),))
+        return self.app.send_task("contract.own", (self.ordered(message),))
 
     def result(self, job: Any) -> object:
         return job.get(timeout=self.patience_s, interval=0.05, propagate=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -11,10 +10,11 @@ from typing import Any
 
 import pytest
 from tests.looped import LoopThread
+from tests.queues.harness import WorkerHarness, only_the_worker_sends
 from tests.queues.worker_process import WorkerProcess, python
 
-from smsretry import AsyncDispatcher, Message
-from smsretry.testing.adapter_contract import AdapterContract, AdapterHarness, Site, Trial
+from smsretry import Message
+from smsretry.testing.adapter_contract import AdapterContract, Site, Trial
 
 pytest.importorskip("arq", reason="No arq: pip install 'arq>=0.25,<0.26' (later ones need redis < 6).")
 
@@ -22,11 +22,7 @@ from tests.queues.arq_tasks import arq_page
 from tests.queues.recipes import recipe
 
 
-def only_the_worker_sends() -> AsyncDispatcher:
-    raise NotImplementedError
-
-
-class ArqHarness(AdapterHarness):
+class ArqHarness(WorkerHarness):
     name = "arq"
     slack_s = 1.5
     """arq looks twice a second."""
@@ -48,24 +44,13 @@ class ArqHarness(AdapterHarness):
     def versions(self) -> dict[str, str]:
         return {"arq": version("arq"), "redis": self.loop.run(self.redis.info())["redis_version"]}
 
-    def start(self) -> None:
-        self.worker.start()
-
-    def stop(self) -> None:
-        self.worker.stop()
-
-    def kill(self) -> None:
-        self.worker.kill()
-
     def send(self, message: Message, *, journaled: bool = False, delay_s: float = 0.0) -> Any:
         page = self.journaled if journaled else self.plain
         self.loop.run(page["texts"].send(message, delay_s=delay_s))
         return message.id
 
     def send_own(self, message: Message) -> Any:
-        order = self.folder / "order.json"
-        order.write_text(json.dumps(message.to_dict()))
-        return self.loop.run(self.redis.enqueue_job("notify_customer", str(order)))
+        return self.loop.run(self.redis.enqueue_job("notify_customer", self.ordered(message)))
 
     def result(self, job: str) -> object:
         """Return the end of a message, by its id: each retry is a job of its own."""

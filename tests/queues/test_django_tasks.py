@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import sqlite3
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -11,17 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.queues.harness import WorkerHarness
 from tests.queues.worker_process import ROOT, WorkerProcess, python
 
 from smsretry import Message
-from smsretry.testing.adapter_contract import AdapterContract, AdapterHarness, NotOffered, Trial
+from smsretry.testing.adapter_contract import AdapterContract, NotOffered, Trial
 
 pytest.importorskip(
     "django_tasks_db", reason="No Django tasks: pip install django-tasks-db (before Django 6 [compat])."
 )
 
 
-class DjangoHarness(AdapterHarness):
+class DjangoHarness(WorkerHarness):
     """The site has no admin, whose page of a task would show its arguments."""
 
     name = "django-tasks"
@@ -47,15 +47,6 @@ class DjangoHarness(AdapterHarness):
         names = ("django", "django-tasks-db")
         return {**{name: version(name) for name in names}, "sqlite": sqlite3.sqlite_version}
 
-    def start(self) -> None:
-        self.worker.start()
-
-    def stop(self) -> None:
-        self.worker.stop()
-
-    def kill(self) -> None:
-        self.worker.kill()
-
     def send(self, message: Message, *, journaled: bool = False, delay_s: float = 0.0) -> Any:
         from tests.queues.django_texts import plain, texts
 
@@ -64,9 +55,7 @@ class DjangoHarness(AdapterHarness):
     def send_own(self, message: Message) -> Any:
         from tests.queues.django_texts import remind
 
-        order = self.folder / "order.json"
-        order.write_text(json.dumps(message.to_dict()))
-        return remind.enqueue(str(order))
+        return remind.enqueue(self.ordered(message))
 
     def result(self, job: Any) -> object:
         raise NotOffered("the backend keeps the class and the traceback of an exception, not what it holds")

@@ -12,18 +12,15 @@ from typing import Any
 import pytest
 from dramatiq.results import ResultFailure, ResultMissing
 from tests.queues import dramatiq_tasks
+from tests.queues.harness import WorkerHarness, only_the_worker_sends
 from tests.queues.worker_process import WorkerProcess, python
 
-from smsretry import Dispatcher, Message
+from smsretry import Message
 from smsretry.adapters.dramatiq import end_of
-from smsretry.testing.adapter_contract import AdapterContract, AdapterHarness, Site, Trial
+from smsretry.testing.adapter_contract import AdapterContract, Site, Trial
 
 
-def only_the_worker_sends() -> Dispatcher:
-    raise NotImplementedError
-
-
-class DramatiqHarness(AdapterHarness):
+class DramatiqHarness(WorkerHarness):
     name = "dramatiq-redis"
 
     def __init__(self, folder: Path, url: str, results: str) -> None:
@@ -51,23 +48,12 @@ class DramatiqHarness(AdapterHarness):
     def versions(self) -> dict[str, str]:
         return {"dramatiq": version("dramatiq"), "redis": self.results.client.info()["redis_version"]}
 
-    def start(self) -> None:
-        self.worker.start()
-
     def stop(self) -> None:
-        self.worker.stop()
+        super().stop()
         self.broker.close()
 
-    def kill(self) -> None:
-        self.worker.kill()
-
-    def send(self, message: Message, *, journaled: bool = False, delay_s: float = 0.0) -> Any:
-        return (self.journaled if journaled else self.plain).send(message, delay_s=delay_s)
-
     def send_own(self, message: Message) -> Any:
-        order = self.folder / "order.json"
-        order.write_text(json.dumps(message.to_dict()))
-        return self.own.send(str(order))
+        return self.own.send(self.ordered(message))
 
     def result(self, job: Any) -> object:
         try:

@@ -9,19 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.queues.harness import WorkerHarness, only_the_worker_sends
 from tests.queues.toy_queue import ToyQueue
 from tests.queues.toy_worker import ToyTexts
 from tests.queues.worker_process import WorkerProcess, python
 
-from smsretry import Dispatcher, Message
-from smsretry.testing.adapter_contract import AdapterContract, AdapterHarness, Site, Trial
+from smsretry import Message
+from smsretry.testing.adapter_contract import AdapterContract, Site, Trial
 
 
-def only_the_worker_sends() -> Dispatcher:
-    raise NotImplementedError
-
-
-class ToyHarness(AdapterHarness):
+class ToyHarness(WorkerHarness):
     name = "generic"
     options: tuple[str, ...] = ()
 
@@ -36,18 +33,6 @@ class ToyHarness(AdapterHarness):
     @property
     def versions(self) -> dict[str, str]:
         return {"python": platform.python_version()}
-
-    def start(self) -> None:
-        self.worker.start()
-
-    def stop(self) -> None:
-        self.worker.stop()
-
-    def kill(self) -> None:
-        self.worker.kill()
-
-    def send(self, message: Message, *, journaled: bool = False, delay_s: float = 0.0) -> Any:
-        return (self.journaled if journaled else self.plain).send(message, delay_s=delay_s)
 
     def send_own(self, message: Message) -> Any:
         return self.jobs.put("own", {"order": message.to_dict()}, 0.0)

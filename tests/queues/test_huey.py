@@ -11,15 +11,12 @@ from typing import Any
 
 import huey as queues
 import pytest
+from tests.queues.harness import WorkerHarness, only_the_worker_sends
 from tests.queues.worker_process import WorkerProcess, python
 
-from smsretry import Dispatcher, Message
+from smsretry import Message
 from smsretry.adapters.huey import end_of, sms_task
-from smsretry.testing.adapter_contract import AdapterContract, AdapterHarness, Site, Trial
-
-
-def only_the_worker_sends() -> Dispatcher:
-    raise NotImplementedError
+from smsretry.testing.adapter_contract import AdapterContract, Site, Trial
 
 
 def own(order: str) -> str:
@@ -29,7 +26,7 @@ def own(order: str) -> str:
 own.__module__ = "tests.queues.huey_tasks"  # Huey names a task by its module
 
 
-class HueyHarness(AdapterHarness):
+class HueyHarness(WorkerHarness):
     name = "huey"
     slack_s = 2.0
     """Huey looks once a second for what is due."""
@@ -57,22 +54,8 @@ class HueyHarness(AdapterHarness):
     def versions(self) -> dict[str, str]:
         return {"huey": version("huey"), "redis": self.huey.storage.conn.info("server")["redis_version"]}
 
-    def start(self) -> None:
-        self.worker.start()
-
-    def stop(self) -> None:
-        self.worker.stop()
-
-    def kill(self) -> None:
-        self.worker.kill()
-
-    def send(self, message: Message, *, journaled: bool = False, delay_s: float = 0.0) -> Any:
-        return (self.journaled if journaled else self.plain).send(message, delay_s=delay_s)
-
     def send_own(self, message: Message) -> Any:
-        order = self.folder / "order.json"
-        order.write_text(json.dumps(message.to_dict()))
-        return self.own(str(order))
+        return self.own(self.ordered(message))
 
     def result(self, job: Any) -> object:
         try:

@@ -12,12 +12,13 @@ from typing import Any, ClassVar
 import procrastinate
 import psycopg
 import pytest
+from tests.queues.harness import WorkerHarness, only_the_worker_sends
 from tests.queues.worker_process import WorkerProcess, python
 from tests.servers import empty_database
 
-from smsretry import Dispatcher, Message
+from smsretry import Message
 from smsretry.adapters.procrastinate import sms_task
-from smsretry.testing.adapter_contract import AdapterContract, AdapterHarness, Site, Trial
+from smsretry.testing.adapter_contract import AdapterContract, Site, Trial
 
 SHOWN = """
 SELECT row_to_json(job)::text FROM procrastinate_jobs job
@@ -25,11 +26,7 @@ UNION ALL SELECT row_to_json(event)::text FROM procrastinate_events event
 """
 
 
-def only_the_worker_sends() -> Dispatcher:
-    raise NotImplementedError
-
-
-class ProcrastinateHarness(AdapterHarness):
+class ProcrastinateHarness(WorkerHarness):
     """It keeps no results: a row says succeeded or failed, and the log says of what."""
 
     name = "procrastinate"
@@ -59,22 +56,8 @@ class ProcrastinateHarness(AdapterHarness):
         [(server,)] = self.rows("SHOW server_version")
         return {"procrastinate": version("procrastinate"), "postgresql": server.partition(" ")[0]}
 
-    def start(self) -> None:
-        self.worker.start()
-
-    def stop(self) -> None:
-        self.worker.stop()
-
-    def kill(self) -> None:
-        self.worker.kill()
-
-    def send(self, message: Message, *, journaled: bool = False, delay_s: float = 0.0) -> Any:
-        return (self.journaled if journaled else self.plain).send(message, delay_s=delay_s)
-
     def send_own(self, message: Message) -> Any:
-        order = self.folder / "order.json"
-        order.write_text(json.dumps(message.to_dict()))
-        return self.app.configure_task("contract.own").defer(order=str(order))
+        return self.app.configure_task("contract.own").defer(order=self.ordered(message))
 
     def left(self) -> int:
         return len(self.rows("SELECT 1 FROM procrastinate_jobs WHERE status IN ('todo', 'doing')"))

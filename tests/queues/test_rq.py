@@ -19,18 +19,19 @@ from redis import Redis
 from rq import Queue
 from rq.job import Job
 from rq.results import Result
+from tests.queues.harness import WorkerHarness
 from tests.queues.worker_process import WorkerProcess, python
 
 from smsretry import Dispatcher, Message
 from smsretry.adapters.rq import end_of, sms_task
-from smsretry.testing.adapter_contract import AdapterContract, AdapterHarness, Site, Trial
+from smsretry.testing.adapter_contract import AdapterContract, Site, Trial
 
 
 def only_the_workers_send() -> Dispatcher:
     raise NotImplementedError
 
 
-class RQHarness(AdapterHarness):
+class RQHarness(WorkerHarness):
     name = "rq"
     slack_s = 3.0
     """RQ waits whole seconds, and its scheduler looks once a second."""
@@ -85,9 +86,7 @@ class RQHarness(AdapterHarness):
         return job
 
     def send_own(self, message: Message) -> Any:
-        order = self.folder / "order.json"
-        order.write_text(json.dumps(message.to_dict()))
-        return self.queue.enqueue("tests.queues.rq_tasks.own", str(order))
+        return self.queue.enqueue("tests.queues.rq_tasks.own", self.ordered(message))
 
     def result(self, job: Job) -> object:
         last = job.latest_result()

@@ -15,18 +15,15 @@ from saq import Job, Queue
 from saq.job import TERMINAL_STATUSES
 from saq.web.common import job_dict
 from tests.looped import LoopThread
+from tests.queues.harness import WorkerHarness, only_the_worker_sends
 from tests.queues.worker_process import WorkerProcess, python
 
-from smsretry import AsyncDispatcher, Message
+from smsretry import Message
 from smsretry.adapters.saq import SMSTask, end_of, sms_task
-from smsretry.testing.adapter_contract import AdapterContract, AdapterHarness, Site, Trial
+from smsretry.testing.adapter_contract import AdapterContract, Site, Trial
 
 
-def only_the_worker_sends() -> AsyncDispatcher:
-    raise NotImplementedError
-
-
-class SaqHarness(AdapterHarness):
+class SaqHarness(WorkerHarness):
     name = "saq"
     slack_s = 3.0
     """SAQ looks once a second, and rounds what is queued for later up to whole seconds."""
@@ -61,12 +58,6 @@ class SaqHarness(AdapterHarness):
         while not self.loop.run(self.queue.redis.exists(self.queue.namespace("sweep"))):  # type: ignore[attr-defined]
             time.sleep(0.02)
 
-    def stop(self) -> None:
-        self.worker.stop()
-
-    def kill(self) -> None:
-        self.worker.kill()
-
     def send(self, message: Message, *, journaled: bool = False, delay_s: float = 0.0) -> Job | None:
         task = self.journaled if journaled else self.plain
         return self.loop.run(task.send(message, delay_s=delay_s))
@@ -80,9 +71,7 @@ class SaqHarness(AdapterHarness):
         return await self.queue.enqueue(Job(job.function, job.kwargs, timeout=job.timeout, retries=job.retries))
 
     def send_own(self, message: Message) -> Job | None:
-        order = self.folder / "order.json"
-        order.write_text(json.dumps(message.to_dict()))
-        return self.loop.run(self.queue.enqueue("contract.own", order=str(order)))
+        return self.loop.run(self.queue.enqueue("contract.own", order=self.ordered(message)))
 
     def result(self, job: Job) -> object:
         kept = self.loop.run(self.queue.job(job.key))

@@ -12,19 +12,16 @@ from typing import Any
 
 import pytest
 from redis import Redis
+from tests.queues.harness import WorkerHarness, only_the_worker_sends
 from tests.queues.taskiq_tasks import broker_on, schedules_on
 from tests.queues.worker_process import WorkerProcess, python
 
-from smsretry import AsyncDispatcher, Message
+from smsretry import Message
 from smsretry.adapters.taskiq import sms_task
-from smsretry.testing.adapter_contract import AdapterContract, AdapterHarness, Site, Trial
+from smsretry.testing.adapter_contract import AdapterContract, Site, Trial
 
 
-def only_the_worker_sends() -> AsyncDispatcher:
-    raise NotImplementedError
-
-
-class TaskiqHarness(AdapterHarness):
+class TaskiqHarness(WorkerHarness):
     name = "taskiq"
     slack_s = 5.0
     """The scheduler looks for new schedules once a second, and queues what is due a second later."""
@@ -77,9 +74,7 @@ class TaskiqHarness(AdapterHarness):
         return self.loop.run_until_complete(texts.send(message, delay_s=delay_s))
 
     def send_own(self, message: Message) -> Any:
-        order = self.folder / "order.json"
-        order.write_text(json.dumps(message.to_dict()))
-        return self.loop.run_until_complete(self.own.kiq(str(order)))
+        return self.loop.run_until_complete(self.own.kiq(self.ordered(message)))
 
     def result(self, job: Any) -> object:
         if not self.loop.run_until_complete(job.is_ready()):

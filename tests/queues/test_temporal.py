@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 import signal
 import subprocess
@@ -19,14 +18,15 @@ import pytest
 from temporalio.client import Client, WorkflowExecutionStatus, WorkflowFailureError
 from tests import servers
 from tests.looped import LoopThread
+from tests.queues.harness import WorkerHarness
 from tests.queues.temporal_tasks import recipe
 from tests.queues.worker_process import WorkerProcess, python
 
 from smsretry import Message
-from smsretry.testing.adapter_contract import AdapterContract, AdapterHarness, Site, Trial
+from smsretry.testing.adapter_contract import AdapterContract, Site, Trial
 
 
-class TemporalHarness(AdapterHarness):
+class TemporalHarness(WorkerHarness):
     name = "temporal"
     slack_s = 2.0
 
@@ -44,15 +44,9 @@ class TemporalHarness(AdapterHarness):
         told = subprocess.run([str(dev_server()), "--version"], capture_output=True, text=True, check=True).stdout
         return {"temporalio": version("temporalio"), "server": told.partition("Server ")[2].partition(",")[0]}
 
-    def start(self) -> None:
-        self.worker.start()
-
     def stop(self) -> None:
-        self.worker.stop()
+        super().stop()
         self.store.close()
-
-    def kill(self) -> None:
-        self.worker.kill()
 
     def send(self, message: Message, *, journaled: bool = False, delay_s: float = 0.0) -> Any:
         if journaled:
@@ -60,9 +54,7 @@ class TemporalHarness(AdapterHarness):
         return self.started("journaled" if journaled else "plain", message.to_dict(), delay_s)
 
     def send_own(self, message: Message) -> Any:
-        order = self.folder / "order.json"
-        order.write_text(json.dumps(message.to_dict()))
-        return self.started("own", str(order))
+        return self.started("own", self.ordered(message))
 
     def started(self, name: str, argument: Any, delay_s: float = 0.0) -> Any:
         delay: Any = {"start_delay": timedelta(seconds=delay_s)} if delay_s else {}
