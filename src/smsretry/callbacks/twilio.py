@@ -178,9 +178,9 @@ class TwilioCallbacks:
         if why in self._told_at and now - self._told_at[why] < _TOLD_EVERY:
             return
         self._told_at[why] = now
-        path, query, _ = path_and_query.partition("?")
-        checked = mask_numbers_in(f"{shown_url(self._public_url)}{path[:_LONGEST_PATH]}{query}")
-        _log.warning("A request was refused (403), checked as one to %s: %s", ascii(checked), why)
+        path, question_mark, _ = path_and_query.partition("?")
+        checked = shown_url(self._public_url) + ascii(mask_numbers_in(path))[1:-1][:_LONGEST_PATH] + question_mark
+        _log.warning("A request was refused (403), checked as one to '%s': %s", checked, why)
 
     def _read(self, path_and_query: str, fields: _Fields) -> Callable[[], Response]:
         """Return the call that writes what ``fields`` say; raise ValueError where they say nothing that can be."""
