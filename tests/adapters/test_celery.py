@@ -322,7 +322,7 @@ def test_a_message_that_a_soft_time_limit_ends_is_told_to_the_sinks():
     _, dispatcher = sending([BUSY], draw=out_of_time, sink=sink, policy=policy)
     with running(task), pytest.raises(SendUnknown) as raised:
         deliver(task, dispatcher, MESSAGE)
-    assert isinstance(raised.value.__cause__, SoftTimeLimitExceeded)
+    assert "SoftTimeLimitExceeded" in raised.value.__notes__[0]
     [event] = sink.events
     assert isinstance(event, MessageFailed)
     assert event.reason is GiveUpReason.OUTCOME_UNKNOWN
@@ -423,7 +423,7 @@ def test_a_second_message_in_one_run_is_refused():
 def test_a_corrupt_state_is_refused_before_anything_is_sent(header):
     task = own_task(celery_app())
     sender, dispatcher = sending()
-    with running(task, headers={"smsretry_state": header}), pytest.raises(InvalidMessage, match="corrupt"):
+    with running(task, headers={"smsretry_state": header}), pytest.raises(InvalidMessage, match="nothing was sent"):
         deliver(task, dispatcher, MESSAGE)
     assert sender.sent == []
 

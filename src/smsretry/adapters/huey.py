@@ -188,7 +188,7 @@ def _sent(task: Task, source: seam.Source[Dispatcher], message: Message, *, reru
             return receipt
         case seam.Failed(error):
             final = (_SendUnknown if isinstance(error, SendUnknown) else _SendFailed)(*error.args)
-            final.add_note(seam.end_told(error))
+            seam.with_notes(final, error).add_note(seam.end_told(error))
             raise final from error.__cause__
         case seam.Again():
             task.kwargs = Carried(task.kwargs, {**beside, **seam.written(plan.state)})

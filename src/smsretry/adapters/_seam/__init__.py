@@ -13,7 +13,7 @@ adapter puts the next run itself. Each has an awaited twin. The decisions are ge
 (`smsretry.adapters._seam.steps`), so that plain and async queues share them.
 """
 
-from smsretry.adapters._seam.ends import end_in, end_read, end_told, end_written
+from smsretry.adapters._seam.ends import end_in, end_read, end_told, end_written, with_notes
 from smsretry.adapters._seam.envelope import (
     NEW,
     STATE_KEY,
@@ -111,5 +111,6 @@ __all__ = [
     "taken_back",
     "told",
     "unpacked",
+    "with_notes",
     "written",
 ]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from smsretry.adapters._seam.run import Done, Failed
 from smsretry.core.message import Receipt
 from smsretry.errors import InvalidMessage, NotAccepted, SendFailed, SendUnknown
+
+ErrorT = TypeVar("ErrorT", bound=BaseException)
 
 END_KEY: Final = "smsretry_end"
 """Where the end stands in a queue's own metadata, as a JSON text."""
@@ -40,7 +42,14 @@ def end_in(metadata: Mapping[str, Any] | None) -> Done | Failed | None:
         raise InvalidMessage(f"{END_KEY} is corrupt, so nothing was sent: {error!r}. Send the message anew.") from error
 
 
-def end_told(error: Exception) -> str:
+def with_notes(error: ErrorT, of: BaseException) -> ErrorT:
+    """Return ``error`` with the notes of another exception."""
+    for note in getattr(of, "__notes__", ()):
+        error.add_note(note)
+    return error
+
+
+def end_told(error: BaseException) -> str:
     """Return one line that says all of ``error``: for the words of an exception, which are all that a queue keeps."""
     return f"{_LINE}{json.dumps([type(error).__name__, *error.args])}"
 

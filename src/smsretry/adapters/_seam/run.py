@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import logging
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -15,7 +17,7 @@ from smsretry.core.failure import Failure
 from smsretry.core.message import Message, Receipt
 from smsretry.core.outcome import Accepted, AttemptState, DeferReason, Deferred, GaveUp, Outcome, RetryAfter
 from smsretry.dispatcher import AsyncDispatcher, Dispatcher, new_id
-from smsretry.errors import NotAccepted, not_accepted
+from smsretry.errors import NotAccepted, SMSRetryError, not_accepted
 
 DispatcherT = TypeVar("DispatcherT", bound=Dispatcher | AsyncDispatcher)
 
@@ -52,7 +54,7 @@ class Again:
     failure: Failure | None = None
     counted: bool = False
     """True where an attempt failed, and a retry is used up."""
-    unpublished: Exception | None = None
+    unpublished: BaseException | None = None
     """What kept it from being published, where a journal has the message and `recover` will queue it."""
 
     def envelope(self) -> dict[str, Any]:
@@ -64,7 +66,7 @@ class Again:
 class Failed:
     """The message has ended, or is lost to the queue: fail the job for good with ``error``, which has its cause."""
 
-    error: Exception
+    error: BaseException
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +75,7 @@ class HandBack:
 
     pause_s: float
     why: str
-    error: Exception
+    error: BaseException
 
 
 Plan = Done | Again | Failed
@@ -164,9 +166,7 @@ class Run(Generic[DispatcherT]):
         return self._end((yield lambda: self.dispatcher.abandon(self.message, state, why)))
 
     def _end(self, outcome: GaveUp) -> NotAccepted:
-        error = not_accepted(str(self.message.id), outcome)
-        error.__cause__ = outcome.cause
-        return error
+        return _caused(not_accepted(str(self.message.id), outcome), outcome.cause)
 
 
 def attempt(run: Run[Dispatcher]) -> Plan:
@@ -228,6 +228,18 @@ def told(plan: Plan | HandBack) -> Receipt | None:
             assert_never(unreachable)
 
 
+def _caused(end: NotAccepted, cause: BaseException | None) -> NotAccepted:
+    """Return ``end`` with what a queue may keep of its ``cause``, which others read: not its words.
+
+    Clients tell number and text. Of one of ours all is kept, of any other its type and where it came from.
+    """
+    end.__cause__ = copy.copy(cause) if isinstance(cause, SMSRetryError) else None  # a copy has no cause of its own
+    if cause is not None and end.__cause__ is None:
+        frames = "".join(traceback.format_tb(cause.__traceback__))
+        end.add_note(f"It was a {type(cause).__qualname__}, whose words are not kept:\n{frames}".rstrip())
+    return end
+
+
 def _attempting(run: Run[Any]) -> Steps[Plan]:
     early = run.early()
     if early is not None:
@@ -257,24 +269,24 @@ def _delivering(run: Run[Any], publish: Callable[[Again], object], *, hands_back
 def _publishing(
     run: Run[Any], again: Again, publish: Callable[[Again], object], *, hands_back: bool
 ) -> Steps[Plan | HandBack]:
+    lost: tuple[type[BaseException], ...] = (Exception, *run.interrupts)
     try:
         yield lambda: publish(again)
-    except Exception as error:  # noqa: BLE001  # a transport raises what it likes, and the text must not be lost
+    except lost as error:  # a transport raises what it likes, and the text must not be lost
         return (yield from _unpublished(run, again, error, hands_back=hands_back))
     return again
 
 
-def _unpublished(run: Run[Any], again: Again, error: Exception, *, hands_back: bool) -> Steps[Plan | HandBack]:
+def _unpublished(run: Run[Any], again: Again, error: BaseException, *, hands_back: bool) -> Steps[Plan | HandBack]:
     why = f"The next run of message {run.message.id} could not be published ({type(error).__name__})"
     if not run.is_journaled and again.state.settles_at != run.state.settles_at:
         # This run left a doubt, and the broker knows an older state.
         _log.error("%s, and its answer was lost: it ends as unknown.", why)
-        unknown = yield from run.unknown(again.state, "its retry could not be published")
-        unknown.__cause__ = error
-        return Failed(unknown)
+        return Failed(_caused((yield from run.unknown(again.state, "its retry could not be published")), error))
     if hands_back:
         _log.error("%s: this run goes back to the broker.", why)
-        return HandBack(pause_s=min(again.delay_s, _LONGEST_PAUSE_S), why=why, error=error)
+        pause_s = 0.0 if isinstance(error, run.interrupts) else min(again.delay_s, _LONGEST_PAUSE_S)
+        return HandBack(pause_s=pause_s, why=why, error=error)
     if run.is_journaled:
         _log.error("%s and its task is acknowledged: the journal has it, and recover queues it again.", why)
         return replace(again, unpublished=error)

@@ -122,7 +122,7 @@ class _Told(NotAccepted):
         return f"{super().__str__()}\n{seam.end_told(self)}"
 
 
-_TOLD: Final[Mapping[type[Exception], type[NotAccepted]]] = {
+_TOLD: Final[Mapping[type[BaseException], type[NotAccepted]]] = {
     kind: type(kind.__name__, (_Told, kind), {}) for kind in (SendFailed, SendUnknown)
 }
 
@@ -141,7 +141,7 @@ def _sent(actor: Actor[..., Any], source: seam.Source[Dispatcher], message: Mess
         case seam.Done(receipt):
             return receipt
         case seam.Failed(error):
-            raise _TOLD[type(error)](*error.args) from error.__cause__
+            raise seam.with_notes(_TOLD[type(error)](*error.args), error) from error.__cause__
         case seam.Again():
             raise _retry(job, plan)
         case _ as unreachable:

@@ -112,7 +112,7 @@ def check_results_come_back_whole(trial: Trial) -> None:
 
 def check_nothing_personal_is_shown(trial: Trial) -> None:
     """Read what the queue shows of its jobs: neither a number nor a text may be there."""
-    for name in ("busy", "refused", "next", "doubtful", "later"):
+    for name in ("busy", "refused", "next", "doubtful", "unsure", "later"):
         trial.end(name)
     shown = trial.shown()
     _holds("No text is shown", WORDS not in shown)

@@ -147,11 +147,11 @@ class _Sender:
         self._site.note("sent", message.id, at=time.time(), pid=os.getpid(), answer=answer)
         match answer:
             case "busy":
-                raise ProviderError(BUSY)
+                raise ProviderError(BUSY) from _talkative(message)
             case "invalid":
-                raise ProviderError(INVALID)
+                raise ProviderError(INVALID) from _talkative(message)
             case "drop" | "silent":
-                raise TimeoutError
+                raise TimeoutError(_talkative(message))
             case _:
                 return answer
 
@@ -210,6 +210,11 @@ def _note_handled(site: Site, message: Message, state: AttemptState, outcome: Ou
             assert_never(unreachable)
     name, given = type(outcome).__name__, state.to_dict()
     site.note("handled", message.id, message=message.to_dict(), given=given, left=left, outcome=name, end=end)
+
+
+def _talkative(message: Message) -> Exception:
+    """Return what clients raise: it tells the number and the text."""
+    return ValueError(f"cannot send {message.body!r} to {message.to}")
 
 
 def _receipt(message: Message) -> Receipt:
