@@ -6,8 +6,9 @@ import logging
 import os
 import threading
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self, runtime_checkable
 
 from smsretry.core.message import Message
 from smsretry.errors import ConfigurationError, reason_of
@@ -19,6 +20,8 @@ _log: Final = logging.getLogger("smsretry")
 _RECOVERS: Final = "_smsretry_recovers"
 _PATIENCE_S: Final = 5.0
 """How long a fork, or the end of a worker, waits for a sweep."""
+_LOOK_S: Final = 0.2
+"""How often a thread that waits for a loop looks whether it still runs."""
 
 
 class CanSend(Protocol):
@@ -160,10 +163,11 @@ async def sweep_in_loop(store: CanRecover, queue: Requeue, *, every_s: float, gr
     """Run ``store.recover`` every ``every_s`` seconds in a thread, until canceled; see `recover_in_loop`."""
     import asyncio  # only whoever runs a loop pays for it
 
-    sweeper = Sweeper(store, _in_thread(queue, asyncio.get_running_loop()), every_s=every_s, grace_s=grace_s)
-    while True:
-        await asyncio.to_thread(sweeper.sweep)
-        await asyncio.sleep(every_s)
+    with _Bridge(asyncio.get_running_loop()) as bridge:
+        sweeper = Sweeper(store, bridge.from_thread(queue), every_s=every_s, grace_s=grace_s)
+        while True:
+            await asyncio.to_thread(sweeper.sweep)
+            await asyncio.sleep(every_s)
 
 
 async def recover_in_loop(store: CanRecover, queue: Requeue, *, grace_s: float) -> object:
@@ -173,22 +177,52 @@ async def recover_in_loop(store: CanRecover, queue: Requeue, *, grace_s: float) 
     """
     import asyncio
 
-    return await asyncio.to_thread(store.recover, _in_thread(queue, asyncio.get_running_loop()), grace_s=grace_s)
+    with _Bridge(asyncio.get_running_loop()) as bridge:
+        return await asyncio.to_thread(store.recover, bridge.from_thread(queue), grace_s=grace_s)
 
 
-def _in_thread(queue: Any, loop: asyncio.AbstractEventLoop) -> Any:
-    send = getattr(queue, "send", None)
-    return _from_thread(queue, loop) if send is None else SimpleNamespace(send=_from_thread(send, loop))
+class _Bridge:
+    """Let a thread wait for what is done in a loop, until whoever awaits that thread ends.
+
+    That may be because the loop ends, and an interpreter that ends waits for its threads: they must not wait for it.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._ended = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended = True
+
+    def from_thread(self, queue: Any) -> Any:
+        """Return ``queue``, a ready task or a function, for a thread."""
+        send = getattr(queue, "send", None)
+        return partial(self._wait_for, queue) if send is None else SimpleNamespace(send=partial(self._wait_for, send))
+
+    def _wait_for(self, call: Callable[..., Awaitable[object]], *args: Any) -> object:
+        import asyncio
+        import concurrent.futures
+
+        async def awaited() -> object:
+            return await call(*args)
+
+        if self._ended or not self._loop.is_running():
+            raise _LoopEnded
+        waiting = asyncio.run_coroutine_threadsafe(awaited(), self._loop)
+        while not concurrent.futures.wait([waiting], timeout=_LOOK_S).done:
+            if self._ended or not self._loop.is_running():
+                waiting.cancel()
+                raise _LoopEnded
+        if waiting.cancelled():
+            raise _LoopEnded
+        return waiting.result()
 
 
-def _from_thread(call: Callable[..., Awaitable[object]], loop: asyncio.AbstractEventLoop) -> Callable[..., object]:
-    """Return a function for a thread, which waits for what ``call`` does in ``loop``."""
-    import asyncio
-
-    async def awaited(*args: Any) -> object:
-        return await call(*args)
-
-    return lambda *args: asyncio.run_coroutine_threadsafe(awaited(*args), loop).result()
+class _LoopEnded(BaseException):
+    """Say that a sweep has to end, and its messages wait for the next one: no fault of theirs."""
 
 
 def check_recovery(store: object, queue: object, *, grace_s: float) -> None:
