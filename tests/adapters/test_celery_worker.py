@@ -203,7 +203,7 @@ def test_a_corrupt_state_fails_the_task_and_sends_nothing(worker):
     result = worker.task("texts.send").apply_async(
         (text.to_dict(),), headers={"smsretry_state": '{"v": 1, "retries": -1}'}
     )
-    with pytest.raises(ValueError, match="corrupt, so nothing was sent"):
+    with pytest.raises(ValueError, match="cannot be read, so nothing was sent"):
         end_of(result)
     assert worker.attempts(str(text.id)) == []
 

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import traceback
 from typing import Any
 
 import pytest
 
-from smsretry import AttemptState, Dispatcher, Failure, FailureKind, InvalidMessage, Message
-from smsretry.adapters.generic import GenericQueue, deliver
+from smsretry import (
+    AsyncDispatcher,
+    AttemptState,
+    ConfigurationError,
+    Dispatcher,
+    Failure,
+    FailureKind,
+    InvalidMessage,
+    Message,
+    SendFailed,
+    SendUnknown,
+)
+from smsretry.adapters.generic import AsyncGenericQueue, GenericQueue, deliver
+from smsretry.errors import ProviderError
 from smsretry.journal import MemoryJournal
 from smsretry.store import SQLStore
 from smsretry.testing import FakeClock, ScriptedSender
@@ -97,3 +111,117 @@ def test_a_journal_that_keeps_no_promise_is_told_once(tmp_path, caplog, journal)
         texts.run(WHOLE)
     [problem] = [record.getMessage() for record in caplog.records if record.name == "smsretry"]
     assert ("journal=store" if journal == "store" else "lives in one process") in problem
+
+
+class Talkative:
+    """Raise what clients raise, which tells the number and the text."""
+
+    def send(self, message: Message, /) -> Any:
+        raise ValueError(f"cannot send {message.body!r} to {message.to}")
+
+
+class StatesIt(Talkative):
+    """State the failure, and have such an exception behind it."""
+
+    def send(self, message: Message, /) -> Any:
+        try:
+            super().send(message)
+        except ValueError as error:
+            raise ProviderError(Failure.of(FailureKind.INVALID_NUMBER, code=7)) from error
+
+
+@pytest.mark.parametrize("sender", [Talkative(), StatesIt()])
+def test_what_a_queue_keeps_of_an_end_tells_neither_number_nor_text_and_says_where_it_was(sender):
+    with pytest.raises((SendFailed, SendUnknown)) as raised:
+        GenericQueue(Dispatcher(sender), again=lambda envelope, delay_s: None).run(WHOLE)
+    kept = "".join(traceback.format_exception(raised.value))
+    assert ("5005550006" in kept, "'Hello'" in kept) == (False, False)
+    assert ("It was a ValueError" if type(sender) is Talkative else "invalid_number 7") in kept
+
+
+class Interrupt(BaseException):
+    """Be what a queue raises in a run that takes too long."""
+
+
+@pytest.mark.parametrize(
+    ("failure", "end", "told"),
+    [(FailureKind.RATE_LIMITED, Interrupt, "send it anew"), (FailureKind.LOST_ANSWER, SendUnknown, "ends as unknown")],
+)
+def test_a_run_that_is_interrupted_while_its_next_one_is_queued_is_told_of(caplog, failure, end, told):
+    def again(envelope: dict[str, Any], delay_s: float) -> None:
+        raise Interrupt
+
+    texts = GenericQueue(Dispatcher(ScriptedSender([Failure.of(failure)])), again=again, interrupts=(Interrupt,))
+    with pytest.raises(end):
+        texts.run(WHOLE)
+    assert told in caplog.text
+
+
+def test_a_canceled_job_that_was_queueing_its_next_run_is_told_of(caplog):
+    async def again(envelope: dict[str, Any], delay_s: float) -> None:
+        await asyncio.Event().wait()
+
+    async def run() -> None:
+        dispatcher = AsyncDispatcher(Busy())
+        texts = AsyncGenericQueue(dispatcher, again=again, interrupts=(asyncio.CancelledError,))
+        job = asyncio.create_task(texts.run(WHOLE))
+        await asyncio.sleep(0)
+        job.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await job
+
+    asyncio.run(run())
+    assert "could not be published (CancelledError)" in caplog.text
+
+
+class Busy:
+    """Be a provider that has too much to do."""
+
+    async def send(self, message: Message, /) -> Any:
+        raise ProviderError(Failure.of(FailureKind.RATE_LIMITED))
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"longest_wait_s": 0},
+        {"longest_wait_s": -5},
+        {"longest_wait_s": float("nan")},
+        {"longest_wait_s": "3"},
+        {"longest_wait_s": 0.5, "whole_seconds": True},
+    ],
+)
+def test_limits_that_no_queue_has_are_refused_before_anything_is_sent(limits):
+    sender = ScriptedSender()
+    with pytest.raises(ConfigurationError, match="longest_wait_s must be"):
+        GenericQueue(Dispatcher(sender), again=lambda envelope, delay_s: None, **limits)
+    with pytest.raises(ConfigurationError, match="longest_wait_s must be"):
+        deliver(Dispatcher(sender), Message("+15005550006", "Hello"), state=None, again=print, **limits)
+    assert sender.sent == []
+
+
+def test_a_wait_of_whole_seconds_is_no_longer_than_the_queue_bears():
+    asked: list[float] = []
+    limits: dict[str, Any] = {"longest_wait_s": 1.5, "whole_seconds": True}
+    texts = GenericQueue(Dispatcher(ScriptedSender()), again=lambda envelope, delay_s: asked.append(delay_s), **limits)
+    texts.send(Message("+15005550006", "Hello"), delay_s=3.0)
+    assert asked == [1.0]
+
+
+def test_a_delay_is_counted_by_the_clock_of_the_dispatcher():
+    clock, sender = FakeClock(), ScriptedSender()
+    jobs: list[tuple[dict[str, Any], float]] = []
+    texts = GenericQueue(
+        Dispatcher(sender, clock=clock), again=lambda envelope, delay_s: jobs.append((envelope, delay_s))
+    )
+    texts.send(Message("+15005550006", "Hello"), delay_s=60.0)
+    [(envelope, delay_s)] = jobs
+    clock.advance(delay_s)
+    assert texts.run(envelope) is not None
+
+
+def test_a_state_of_a_later_version_is_not_called_corrupt():
+    texts = GenericQueue(Dispatcher(ScriptedSender()), again=lambda envelope, delay_s: None)
+    with pytest.raises(InvalidMessage, match="Upgrade the process") as raised:
+        texts.run({**WHOLE, "state": {**WHOLE["state"], "v": 99}})
+    assert ("corrupt" in str(raised.value), "anew" in str(raised.value)) == (False, False)

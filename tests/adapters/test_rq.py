@@ -194,7 +194,7 @@ def test_a_corrupt_state_sends_nothing(redis):
     shop = Shop(redis)
     job = shop.own(meta={"smsretry_state": "{"})
     shop.work()
-    assert "smsretry_state is corrupt" in shop.traceback(job)
+    assert "smsretry_state is no JSON text" in shop.traceback(job)
     assert shop.sender.sent == []
 
 

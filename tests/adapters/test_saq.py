@@ -171,7 +171,7 @@ def test_what_is_no_message_fails_for_good(on_redis):
         await saq.queue.enqueue(task.name, key="a", message="+14155550101", retries=5)
         await task.send(Message("+14155550101", "Your table is ready.", id="b"))
         await saq.queue.update(await saq.job("b"), meta={"smsretry_state": "{"})
-        for key, why in (("a", "holds no packed message"), ("b", "smsretry_state is corrupt")):
+        for key, why in (("a", "holds no packed message"), ("b", "smsretry_state is no JSON text")):
             job = await saq.run(key)
             assert (job.status, why in str(job.error)) == (Status.FAILED, True)
 

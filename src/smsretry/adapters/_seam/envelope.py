@@ -65,7 +65,10 @@ def state_of(text: str | None) -> AttemptState:
     try:
         data = json.loads(text)
     except (TypeError, ValueError) as error:
-        raise _corrupt(STATE_KEY, error) from error
+        raise InvalidMessage(
+            f"{STATE_KEY} is no JSON text, so nothing was sent ({error}). An attempt may have been made: look at the "
+            "provider's list before you send the message anew."
+        ) from error
     return _state(STATE_KEY, data)
 
 
@@ -111,8 +114,4 @@ def _state(where: str, data: Any) -> AttemptState:
     try:
         return AttemptState.from_dict(data)
     except (TypeError, ValueError) as error:
-        raise _corrupt(where, error) from error
-
-
-def _corrupt(where: str, error: Exception) -> InvalidMessage:
-    return InvalidMessage(f"{where} is corrupt, so nothing was sent: {error} Send the message anew.")
+        raise InvalidMessage(f"{where} cannot be read, so nothing was sent: {error}") from error

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Final, Generic, Never, Protocol, TypeVar, runtime_checkable
 
@@ -28,6 +29,8 @@ DispatcherSource = Dispatcher | Callable[[], Dispatcher]
 AsyncDispatcherSource = AsyncDispatcher | Callable[[], AsyncDispatcher]
 """The same for a queue whose worker awaits."""
 
+_log: Final = logging.getLogger("smsretry")
+_TOLD: Final = "_smsretry_told_anew"
 _KEPT: Final = "_smsretry_source"
 _DELIVERED: Final = "smsretry_delivered"
 
@@ -115,7 +118,7 @@ class Source(Generic[DispatcherT]):
         stays planned; one without is taken back, so that it may be sent again, unless the job ran at once.
         """
         check_message(message, "Give send a smsretry.Message")
-        first = _first(message, state, delay_s, is_eager=is_eager)
+        first = self._first(message, state, delay_s, is_eager=is_eager)
         queued: T = called(self._sending(first, publish, in_task=in_task, is_eager=is_eager))
         return queued
 
@@ -130,8 +133,18 @@ class Source(Generic[DispatcherT]):
     ) -> Any:
         """Plan and queue ``message`` as `send` does, in a running loop; an async ``publish`` is awaited."""
         check_message(message, "Give send a smsretry.Message")
-        first = _first(message, state, delay_s)
+        first = self._first(message, state, delay_s, is_eager=False)
         return await awaited(self._sending(first, publish, in_task=in_task, is_eager=False))
+
+    def _first(self, message: Message, state: AttemptState, delay_s: float, *, is_eager: bool) -> Again:
+        """Return the first run of a message: the later of ``delay_s`` and the due time of ``state`` is waited for."""
+        if not isinstance(state, AttemptState):
+            got = type(state).__name__
+            raise ConfigurationError(f"state must be an AttemptState, got {got}. Leave it out for a new message.")
+        now = utc_now() if self.dispatcher is None else self.dispatcher.clock()
+        wait_s = 0.0 if is_eager else max(0.0, _checked_delay(delay_s, now), seconds_until(state.due, now))
+        due = now + timedelta(seconds=wait_s) if wait_s > 0.0 else None
+        return Again(delay_s=wait_s, message=message, state=replace(state, due=due))
 
     def _sending(self, first: Again, publish: Callable[[Again], Any], *, in_task: bool, is_eager: bool) -> Steps[Any]:
         journal, message = self.journal, first.message
@@ -164,30 +177,39 @@ class Source(Generic[DispatcherT]):
         return f"{'an' if self._kind.__name__.startswith('A') else 'a'} {self._kind.__name__}"
 
 
-def _first(message: Message, state: AttemptState, delay_s: float, *, is_eager: bool = False) -> Again:
-    """Return the first run of a message: what is later of ``delay_s`` and the due time of ``state`` is waited for."""
-    if not isinstance(state, AttemptState):
-        got = type(state).__name__
-        raise ConfigurationError(f"state must be an AttemptState, got {got}. Leave it out for a new message.")
+def _checked_delay(delay_s: float, now: datetime) -> float:
+    """Return ``delay_s``; raise `smsretry.ConfigurationError` where it is no number, or no calendar reaches so far."""
     if not isinstance(delay_s, (int, float)) or not math.isfinite(delay_s):
-        raise ConfigurationError(f"delay_s must be a number of seconds, got {delay_s!r}. Use 0 to send now.")
-    now = utc_now()
-    wait_s = 0.0 if is_eager else max(0.0, delay_s, seconds_until(state.due, now))
-    due = now + timedelta(seconds=wait_s) if wait_s > 0.0 else None
-    return Again(delay_s=wait_s, message=message, state=replace(state, due=due))
+        raise ConfigurationError(f"delay_s must be a number of seconds, got {shown(delay_s)}. Use 0 to send now.")
+    if delay_s > (datetime.max.replace(tzinfo=UTC) - now).total_seconds():
+        raise ConfigurationError(f"delay_s must end before the year 10000, got {delay_s:g} s. Use 0 to send now.")
+    return delay_s
 
 
 def kept_on(
     holder: object, kind: type[DispatcherT], dispatcher: DispatcherT | Callable[[], DispatcherT]
 ) -> Source[DispatcherT]:
-    """Return the source for what a body hands over in each run; ``holder`` is the queue's task, and keeps it."""
+    """Return the source for what a body hands over in each run; ``holder`` is the queue's task, and keeps it.
+
+    Warn once where that is another function in each run.
+    """
     if isinstance(dispatcher, kind):
         return Source(kind, dispatcher)
     kept: dict[str, Any] = vars(holder)
     source: Source[DispatcherT] = kept.setdefault(_KEPT, Source(kind, dispatcher))
     if source.given != dispatcher:
+        _tell_anew(kept)
         source = kept[_KEPT] = Source(kind, dispatcher)
     return source
+
+
+def _tell_anew(kept: dict[str, Any]) -> None:
+    if not kept.get(_TOLD):
+        kept[_TOLD] = True
+        _log.warning(
+            "deliver was given another function that makes a dispatcher than in the run before, so each run connects "
+            "anew. Define the function at the top of its module, and hand over its name."
+        )
 
 
 def only_once(marks: Any, name: str) -> None:

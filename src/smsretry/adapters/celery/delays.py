@@ -45,7 +45,7 @@ def broker_limits(transport: str, options: Mapping[str, Any], *, quorum: bool = 
     _, again_s = handed_out_again(transport, options)
     if again_s == math.inf:
         return BrokerLimits()
-    return BrokerLimits(longest_wait_s=again_s * _SHARE, whole_seconds=quorum)
+    return BrokerLimits(longest_wait_s=max(again_s * _SHARE, 1.0 if quorum else 0.0), whole_seconds=quorum)
 
 
 def handed_out_again(transport: str, options: Mapping[str, Any]) -> tuple[str, float]:
