@@ -229,8 +229,37 @@ def test_errors_of_its_own_are_counted_beside_the_retries_of_the_policy(broker):
     with at_work(broker):
         actor.send(17)
     assert len(seen) == 2
-    assert len(sender.sent) == 4
+    assert len(sender.sent) == 3
     assert dead(broker) == ["KeyError"]
+
+
+@pytest.mark.parametrize("journaled", [False, True])
+def test_an_error_of_its_own_after_the_text_was_taken_sends_no_second_one(broker, store, journaled):
+    sender, dispatcher = sending(BUSY, **({"journal": store} if journaled else {}))
+    errors = [KeyError(1), KeyError(2)]
+
+    def body(*given: Any) -> None:
+        deliver(*given)
+        if errors:
+            raise errors.pop()
+
+    actor = own_actor(broker, dispatcher, body, min_backoff=1, max_backoff=2)
+    with at_work(broker):
+        actor.send(7)
+    assert (len(sender.sent), errors, dead(broker)) == (2, [], [])
+
+
+def test_a_second_deliver_that_dramatiq_repeats_sends_no_second_text(broker):
+    sender, dispatcher = sending()
+
+    def body(*given: Any) -> None:
+        deliver(*given)
+        deliver(*given)
+
+    actor = own_actor(broker, dispatcher, body, min_backoff=1, max_backoff=2, max_retries=3)
+    with at_work(broker):
+        actor.send(7)
+    assert (len(sender.sent), dead(broker)) == (1, ["ConfigurationError"])
 
 
 def test_an_end_is_not_repeated(broker):

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from redis import ConnectionError as RedisConnectionError
 from redis import Redis
 from rq import Retry, get_current_job
 from rq.cron import create_cron
@@ -96,6 +97,61 @@ def test_a_message_that_has_ended_fails_its_job_for_good_whatever_rqs_retry_says
     assert job.get_status() == "failed"
     assert len(shop.sender.sent) == 1
     assert job.id in shop.queue.failed_job_registry
+
+
+def test_an_error_of_its_own_after_the_text_was_taken_sends_no_second_one(redis):
+    shop, errors = Shop(redis), [KeyError(1), KeyError(2)]
+
+    def body(*given: Any) -> Any:
+        told = deliver(*given)
+        if errors:
+            raise errors.pop()
+        return told
+
+    shop.in_body = body
+    job = shop.own(retry=Retry(max=3))
+    for _ in range(3):
+        shop.work()
+    assert (len(shop.sender.sent), errors) == (1, [])
+    assert job.return_value()["provider_id"] == "S1"
+
+
+def test_a_job_whose_text_was_not_taken_can_be_queued_again_by_hand(redis):
+    shop = Shop(redis, INVALID)
+    job = shop.task().send(MESSAGE)
+    shop.work()
+    shop.queue.failed_job_registry.requeue(job.id)
+    shop.work()
+    assert job.return_value()["provider_id"] == "S2"
+
+
+class Flickering:
+    """Be a connection on which what is asked of a scheduler gets no answer."""
+
+    def __init__(self, redis: Redis) -> None:
+        self.redis = redis
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.redis, name)
+
+    def exists(self, *_: Any) -> int:
+        raise RedisConnectionError("the answer was lost")
+
+
+def test_a_redis_that_cannot_say_whether_a_scheduler_works_costs_no_retry(redis):
+    shop = Shop(redis, BUSY)
+
+    def body(job: Any, *given: Any) -> Any:
+        job.connection = Flickering(redis)
+        try:
+            return deliver(job, *given)
+        finally:
+            job.connection = redis
+
+    shop.in_body = body
+    job = shop.own()
+    shop.work()
+    assert job.get_status() == "scheduled"
 
 
 @SERIALIZERS

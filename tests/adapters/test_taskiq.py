@@ -267,6 +267,22 @@ def test_a_retry_middleware_leaves_alone_what_has_ended(shop):
     assert len(runs) == 1
 
 
+def test_an_error_of_its_own_after_the_text_was_taken_sends_no_second_one(shop):
+    shop.broker.add_middlewares(SimpleRetryMiddleware(default_retry_count=3))
+    sender, errors = Sender(), [KeyError(1)]
+    dispatcher = AsyncDispatcher(sender)
+
+    async def notify(context: Annotated[Context, TaskiqDepends()]) -> str:
+        receipt = await deliver(context, dispatcher, MESSAGE, source=shop.schedules)
+        if errors:
+            raise errors.pop()
+        return receipt.provider_id
+
+    task = shop.broker.register_task(notify, "forgetful", retry_on_error=True)
+    job = shop.run(task.kiq())
+    assert (len(sender.scripted.sent), shop.result(job).return_value) == (1, "S1")
+
+
 def test_a_send_that_the_timeout_of_its_task_cuts_off_is_looked_up(shop):
     sender = Hanging()
     texts = ready(shop, dispatcher=AsyncDispatcher(sender, policy=RetryPolicy(first_delay_s=0.1)), timeout=0.2)

@@ -11,6 +11,7 @@ What a killed worker held ends in RQ's ``FailedJobRegistry``; with a journal (``
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
 import zlib
@@ -26,6 +27,7 @@ from smsretry.dispatcher import Dispatcher, utc_now
 from smsretry.errors import ConfigurationError, NotAccepted
 
 try:
+    from redis import RedisError
     from rq import Queue, Retry, cron, get_current_job
     from rq.exceptions import ShutDownImminentException
     from rq.job import Job
@@ -182,30 +184,40 @@ def _delivered(
     name = str(job.func_name)
     seam.only_once(vars(job), name)
     sends = source if isinstance(source, seam.Source) else seam.kept_on(job.func, Dispatcher, source)
-    dispatcher, state = sends.get(), seam.state_in(job.meta)
+    plan = seam.end_in(job.meta) or _attempted(job, sends.get(), message, task)
+    return _word_for(plan, job)
+
+
+def _attempted(job: Job, dispatcher: Dispatcher, message: Message, task: SMSTask | None) -> seam.Plan:
+    state = seam.state_in(job.meta)
     run = seam.Run.of(dispatcher, message, state, job_id=job.id, rerun=task is None, interrupts=_INTERRUPTS)
     _tell(job.connection, _problems_of(job, dispatcher, task))
-    is_eager = job.worker_name == "sync"
-    plan = seam.at_once(run) if is_eager else seam.attempt(run)
-    problems.tell_not_set_up(job, name, plan)
-    return _word_for(plan, job, str(run.message.id), is_eager=is_eager)
+    plan = seam.at_once(run) if _is_eager(job) else seam.attempt(run)
+    problems.tell_not_set_up(job, str(job.func_name), plan)
+    return plan
 
 
-def _word_for(plan: seam.Plan, job: Job, message_id: str, *, is_eager: bool) -> dict[str, Any] | Retry:
+def _is_eager(job: Job) -> bool:
+    return bool(job.worker_name == "sync")
+
+
+def _word_for(plan: seam.Plan, job: Job) -> dict[str, Any] | Retry:
     """Return RQ's word for ``plan``, and write into ``job`` what goes with it."""
     match plan:
         case seam.Done(receipt):
+            job.meta.update(seam.taken_written(plan))
             return receipt.to_dict()
         case seam.Failed(error):
+            job.meta.update(seam.taken_written(plan))
             job.retries_left = 0  # what RQ would repeat of its own
             error.add_note(seam.end_told(error))
             raise error
-        case seam.Again() if is_eager:
-            raise ConfigurationError(f"Message {message_id} has to wait ({plan.why}): let a worker run the queue.")
+        case seam.Again() if _is_eager(job):
+            raise ConfigurationError(f"Message {plan.message.id} has to wait ({plan.why}): let a worker run the queue.")
         case seam.Again():
+            job.meta.update(seam.written(plan.state))
             if plan.delay_s > 0.0:
                 _tell(job.connection, _no_scheduler(job.connection, job.origin))
-            job.meta.update(seam.written(plan.state))
             return Retry(max=_NO_CAP, interval=_whole_s(plan.delay_s))
         case _ as unreachable:
             assert_never(unreachable)
@@ -218,10 +230,11 @@ def _whole_s(delay_s: float) -> int:
 
 
 def _tell(connection: Any, found: Iterable[str]) -> None:
-    """Warn of what no worker has warned of for a while."""
-    for problem in found:
-        if connection.set(f"smsretry:told:{zlib.crc32(problem.encode()):08x}", 1, nx=True, ex=_QUIET_S):
-            problems.warn([problem])
+    """Warn of what no worker has warned of for a while; a Redis that is away for it keeps no text from being sent."""
+    with contextlib.suppress(RedisError):
+        for problem in found:
+            if connection.set(f"smsretry:told:{zlib.crc32(problem.encode()):08x}", 1, nx=True, ex=_QUIET_S):
+                problems.warn([problem])
 
 
 def _check(queue: object, name: object, example: str) -> None:

@@ -138,6 +138,9 @@ async def _deliver(
     seam.check_message(message, "Give deliver a smsretry.Message")
     job, task, dispatcher = context.message, _task_of(context), sends.get()
     seam.only_once(vars(context), job.task_name)
+    ended = seam.end_in(job.labels)
+    if ended is not None:
+        return _received(job, ended)
     state, interrupts = seam.state_in(job.labels), (asyncio.CancelledError,)  # by the label timeout
     run = seam.Run.of(dispatcher, message, state, job_id=job.task_id, rerun=rerun, interrupts=interrupts)
     problems.warn(_problems_of_waiting(task, source, is_journaled=run.is_journaled))
@@ -148,13 +151,19 @@ async def _deliver(
 
     plan = await _to_its_end(seam.deliver_async(run, publish))
     problems.tell_not_set_up(task, job.task_name, plan)
+    return _received(job, plan)
+
+
+def _received(job: TaskiqMessage, plan: seam.Plan | seam.HandBack) -> Receipt:
+    """Return the receipt, or raise what taskiq is to be told; write into ``job`` what goes with it."""
     match plan:
         case seam.Again():
             raise NoResultError from plan.unpublished
         case seam.Done():
+            job.labels.update(seam.taken_written(plan))
             return plan.receipt
         case seam.Failed():
-            job.labels["retry_on_error"] = False  # what taskiq's retry middlewares look at next
+            job.labels.update(seam.taken_written(plan), retry_on_error=False)  # its retry middlewares look at that next
             return seam.ended(plan)
         case seam.HandBack():
             raise plan.error

@@ -13,7 +13,7 @@ adapter puts the next run itself. Each has an awaited twin. The decisions are ge
 (`smsretry.adapters._seam.steps`), so that plain and async queues share them.
 """
 
-from smsretry.adapters._seam.ends import end_in, end_read, end_told, end_written, with_notes
+from smsretry.adapters._seam.ends import end_in, end_read, end_told, end_written, taken_written, with_notes
 from smsretry.adapters._seam.envelope import (
     NEW,
     STATE_KEY,
@@ -109,6 +109,7 @@ __all__ = [
     "state_in",
     "sweep_in_loop",
     "taken_back",
+    "taken_written",
     "told",
     "unpacked",
     "with_notes",

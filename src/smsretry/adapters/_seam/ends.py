@@ -27,6 +27,16 @@ def end_written(plan: Done | Failed) -> dict[str, str]:
     return {END_KEY: json.dumps(said, separators=(",", ":"))}
 
 
+def taken_written(plan: Done | Failed) -> dict[str, str]:
+    """Return what `end_written` does of a text that was taken, or may have been; nothing of one that was not.
+
+    An error of a body's own makes a queue run it again, which then is told so, and sends nothing. A job whose text was
+    not taken can be queued again by hand.
+    """
+    is_taken = isinstance(plan, Done) or isinstance(plan.error, SendUnknown)
+    return end_written(plan) if is_taken else {}
+
+
 def end_in(metadata: Mapping[str, Any] | None) -> Done | Failed | None:
     """Return the end that stands in a job's metadata; None where its message goes on.
 

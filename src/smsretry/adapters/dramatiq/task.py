@@ -132,20 +132,29 @@ def _sent(actor: Actor[..., Any], source: seam.Source[Dispatcher], message: Mess
     job = job_of(actor)
     seam.only_once(vars(job), actor.actor_name)
     refuse(actor)
-    dispatcher, state, job_id = source.get(), seam.state_in(job.options), job.message_id
-    check_once(actor, None if rerun else source, dispatcher)
-    run = seam.Run.of(dispatcher, message, state, job_id=job_id, rerun=rerun, interrupts=(Interrupt,))
-    plan = seam.attempt(run)
-    problems.tell_not_set_up(actor, actor.actor_name, plan)
+    plan = seam.end_in(job.options) or _attempted(actor, job, source, message, rerun=rerun)
     match plan:
         case seam.Done(receipt):
+            job.options.update(seam.taken_written(plan))
             return receipt
         case seam.Failed(error):
+            job.options.update(seam.taken_written(plan))
             raise seam.with_notes(_TOLD[type(error)](*error.args), error) from error.__cause__
         case seam.Again():
             raise _retry(job, plan)
         case _ as unreachable:
             assert_never(unreachable)
+
+
+def _attempted(
+    actor: Actor[..., Any], job: MessageProxy, source: seam.Source[Dispatcher], message: Message, *, rerun: bool
+) -> seam.Plan:
+    dispatcher, state, job_id = source.get(), seam.state_in(job.options), job.message_id
+    check_once(actor, None if rerun else source, dispatcher)
+    run = seam.Run.of(dispatcher, message, state, job_id=job_id, rerun=rerun, interrupts=(Interrupt,))
+    plan = seam.attempt(run)
+    problems.tell_not_set_up(actor, actor.actor_name, plan)
+    return plan
 
 
 def _retry(job: MessageProxy, again: seam.Again) -> Retry:
