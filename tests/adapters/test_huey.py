@@ -7,7 +7,7 @@ import logging
 import pickle
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from smsretry import (
     SendUnknown,
 )
 from smsretry.adapters.huey import Carried, deliver, end_of, recover_elsewhere, recover_every, sms_task
+from smsretry.core.lookup import Found
 from smsretry.core.outcome import AttemptState
 from smsretry.journal import MemoryJournal
 from smsretry.store import SQLStore
@@ -487,6 +488,47 @@ def test_a_revoked_job_is_canceled_in_the_journal(huey: Any, store: SQLStore):
     works(huey)
     assert sender.sent == []
     assert store.message("parcel:17").state == "canceled"
+
+
+def in_doubt_and_revoked(huey: Any, store: SQLStore) -> tuple[Any, ScriptedSender]:
+    """Queue a text whose answer is lost, and revoke it while it waits to be asked about."""
+    taken = Receipt("scripted", "S1", datetime.now(UTC))
+    sender = ScriptedSender([Failure.of(FailureKind.LOST_ANSWER)], finds=[Found(taken)])
+    texts = sms_task(huey, quick(sender, journal=store), name="shop.texts")
+    texts.send(MESSAGE)
+    huey.execute(huey.dequeue())
+    return texts, sender
+
+
+def test_a_revoked_job_whose_text_may_have_been_sent_is_asked_about(huey: Any, store: SQLStore):
+    _, sender = in_doubt_and_revoked(huey, store)
+    huey.revoke_by_id("parcel:17")
+    works(huey)
+    assert (len(sender.sent), store.message("parcel:17").state) == (1, "accepted")
+
+
+def test_recover_queues_what_was_revoked_in_doubt_under_an_id_that_is_not(huey: Any, store: SQLStore):
+    texts, sender = in_doubt_and_revoked(huey, store)
+    huey.flush()  # and the look-up that waited is lost
+    huey.revoke_by_id("parcel:17")
+    assert recovered(store, texts) == 1
+    works(huey)
+    assert (len(sender.sent), store.message("parcel:17").state) == (1, "accepted")
+
+
+def test_a_task_that_is_revoked_as_a_whole_does_not_queue_itself_again_and_again(huey: Any, store: SQLStore):
+    texts, _ = in_doubt_and_revoked(huey, store)
+    texts.task.revoke()
+    assert len(works(huey)) == 1
+
+
+def test_two_stores_recover_beside_each_other(huey: Any, store: SQLStore):
+    first = sms_task(huey, quick(ScriptedSender(), journal=store), name="shop.texts")
+    second = sms_task(huey, quick(ScriptedSender(), journal=store), name="shop.codes")
+    for texts in (first, second):
+        recover_every(huey, store, texts)
+    periodic = huey.read_periodic(huey._get_timestamp())
+    assert {job.name for job in periodic} == {"shop.texts.recover", "shop.codes.recover"}
 
 
 def test_a_revoked_job_without_a_journal_is_dropped(huey: Any):

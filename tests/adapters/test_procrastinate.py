@@ -331,16 +331,35 @@ def test_recover_every_queues_again_what_was_lost(app, store):
     texts = sms_task(app, Dispatcher(ScriptedSender(), journal=store), name="shop.send_sms")
     recover_every(app, store, texts, grace_s=0.001)
     store.plan(MESSAGE)  # and its job was lost
-    app.configure_task("smsretry.recover").defer(timestamp=0)
+    app.configure_task("shop.send_sms.recover").defer(timestamp=0)
     work(app)
     assert store.message("parcel:17").state == "accepted"
-    assert ("smsretry.recover", "") in app.periodic_registry.periodic_tasks
+    assert ("shop.send_sms.recover", "") in app.periodic_registry.periodic_tasks
+
+
+def test_two_kinds_of_texts_recover_beside_each_other(app, store):
+    for name in ("shop.texts", "shop.codes"):
+        recover_every(app, store, sms_task(app, Dispatcher(ScriptedSender(), journal=store), name=name))
+    sweeps = [one.task for one in app.periodic_registry.periodic_tasks.values()]
+    assert {task.name for task in sweeps} == {"shop.texts.recover", "shop.codes.recover"}
+    assert {task.queueing_lock for task in sweeps} == {"shop.texts.recover", "shop.codes.recover"}
+
+
+def test_a_blueprint_that_recovers_is_seen_by_the_app(app, store, caplog):
+    blueprint = procrastinate.Blueprint()
+    texts = sms_task(blueprint, Dispatcher(ScriptedSender(), journal=store), name="texts")
+    recover_every(blueprint, store, texts)
+    app.add_tasks_from(blueprint, namespace="shop")
+    texts.send(MESSAGE)
+    work(app)
+    assert store.message("parcel:17").state == "accepted"
+    assert "no recover" not in caplog.text
 
 
 def test_recover_runs_in_the_queue_of_the_texts(app, store):
     texts = sms_task(app, Dispatcher(ScriptedSender(), journal=store), name="shop.send_sms", queue="texts")
     recover_every(app, store, texts)
-    assert app.tasks["smsretry.recover"].queue == "texts"
+    assert app.tasks["shop.send_sms.recover"].queue == "texts"
     recover_every(app, store, texts, name="shop.recover", queue="slow")
     assert app.tasks["shop.recover"].queue == "slow"
 

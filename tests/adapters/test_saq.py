@@ -136,6 +136,17 @@ def test_an_accepted_text_completes_its_job(on_redis):
     on_redis(body)
 
 
+def test_a_job_whose_function_the_worker_lacks_waits_before_it_is_tried_again(on_redis):
+    async def body(saq: Saq) -> None:
+        await saq.task(ScriptedSender()).send(MESSAGE)
+        saq.works(("another", print))
+        job = await saq.run()
+        assert job.status is Status.QUEUED
+        assert await saq.waits_s() > 0.0
+
+    on_redis(body)
+
+
 def test_a_retry_moves_the_job_with_its_state_and_its_delay(on_redis):
     async def body(saq: Saq) -> None:
         sender = ScriptedSender([BUSY, BUSY])

@@ -16,7 +16,7 @@ from smsretry.adapters import _seam as seam
 from smsretry.adapters._seam import problems
 from smsretry.core.message import Message, Receipt
 from smsretry.core.outcome import AttemptState
-from smsretry.dispatcher import Dispatcher
+from smsretry.dispatcher import Dispatcher, new_id
 from smsretry.errors import ConfigurationError, InvalidMessage, NotAccepted, SendFailed, SendUnknown
 
 try:
@@ -85,7 +85,20 @@ class SMSTask:
     def _publish(self, first: seam.Again) -> Result | None:
         job = self.task.s(id=first.message.id, delay=first.delay_s or None)
         job.kwargs = Carried({}, {"message": first.message.to_dict(), **seam.written(first.state)})
+        if self.sends.is_journaled and self.task.huey.is_revoked(job):
+            job.id = new_id()  # consumers drop each job with the id that was revoked, and this text is in doubt
         return self.task.huey.enqueue(job)
+
+    def take_back(self, _: str, job: Task) -> None:
+        """Take back, in the journal, the message of a job that was revoked; one that may have been sent is asked about.
+
+        It is a receiver of Huey's signals.
+        """
+        if not isinstance(job, self.task.task_class):
+            return
+        again = seam.Again(delay_s=0.0, message=_message_in(job).with_id(job.id), state=seam.NEW)
+        # Where the whole task is revoked, a copy would be dropped too.
+        seam.revoked(self.sends.journal, str(again.message.id), lambda: self.task.is_revoked() or self._publish(again))
 
 
 def sms_task(
@@ -117,14 +130,11 @@ def sms_task(
         if sends.dispatcher is not None:
             _check_once(wrapper.s(), sends.dispatcher, sends)
 
-    def take_back(_: str, job: Task) -> None:
-        if isinstance(job, wrapper.task_class):
-            seam.taken_back(sends.journal, str(_message_in(job).id or job.id))
-
     wrapper = huey.task(context=True, name=name, **task_options)(send_sms)
     huey.on_startup(f"smsretry {name}")(check)
-    huey.signal(SIGNAL_REVOKED)(take_back)
-    return SMSTask(wrapper, sends)
+    texts = SMSTask(wrapper, sends)
+    huey.signal(SIGNAL_REVOKED)(texts.take_back)
+    return texts
 
 
 def deliver(task: Task, dispatcher: seam.DispatcherSource, message: Message) -> Receipt:
@@ -166,7 +176,8 @@ def recover_every(
     ``grace_s`` seconds past its time is queued again.
     """
     sweeper = seam.Sweeper(store, texts, every_s=60.0, grace_s=grace_s)
-    huey.periodic_task(when or crontab(), name="smsretry.recover")(sweeper.sweep)
+    name = seam.recovery_name(texts, texts.task.name if isinstance(texts, SMSTask) else None)
+    huey.periodic_task(when or crontab(), name=name)(sweeper.sweep)
     recover_elsewhere(huey)
 
 

@@ -157,22 +157,31 @@ def recover_every(
     its queue is the usual one, so that whoever sends recovers.
     """
     sweeper = seam.Sweeper(store, texts, every_s=60.0, grace_s=grace_s)
-    usual = {"name": "smsretry.recover", "queueing_lock": "smsretry.recover"}
-    if isinstance(texts, SMSTask):
-        usual["queue"] = texts.task.queue
+    task = texts.task if isinstance(texts, SMSTask) else None
+    name = task_options.pop("name", seam.recovery_name(texts, None if task is None else task.name))
+    usual = {"queueing_lock": name} if task is None else {"queueing_lock": name, "queue": task.queue}
 
     def sweep(timestamp: int) -> None:
         del timestamp  # procrastinate's
         sweeper.sweep()
 
     register: Any = app.task
-    app.periodic(cron=cron)(register(**{**usual, **task_options})(sweep))
-    recover_elsewhere(app)
+    seam.set_recovers(sweep)
+    app.periodic(cron=cron)(register(**{**usual, **task_options, "name": name})(sweep))
 
 
 def recover_elsewhere(app: Blueprint) -> None:
-    """Say that `smsretry.store.recover` runs elsewhere (cron, ``smsretry recover``), so that no worker warns."""
+    """Say that `smsretry.store.recover` runs elsewhere (cron, ``smsretry recover``), so that no worker warns.
+
+    ``app`` is the one that the workers run, and no blueprint in it.
+    """
     seam.set_recovers(app.periodic_registry)
+
+
+def _recovers(app: Blueprint) -> bool:
+    """Say whether ``app``, or a blueprint that was added to it, recovers."""
+    registry = app.periodic_registry
+    return seam.recovers(registry) or any(seam.recovers(one.task.func) for one in registry.periodic_tasks.values())
 
 
 def _registered(app: Blueprint, body: Any, source: seam.Source[Any], options: dict[str, Any]) -> SMSTask:
@@ -245,7 +254,7 @@ def _own(context: object, kind: type[DispatcherT], dispatcher: Any) -> seam.Sour
 
 def _problems(context: JobContext, dispatcher: Any) -> Iterator[str]:
     name = context.task.name
-    if dispatcher.journal is not None and not seam.recovers(context.app.periodic_registry):
+    if dispatcher.journal is not None and not _recovers(context.app):
         yield problems.no_recover(name, "recover_every(app, store, texts)", "recover_elsewhere(app)")
     if dispatcher.journal is None and context.task.retry_strategy is not None:
         yield (

@@ -28,6 +28,8 @@ except ModuleNotFoundError as error:
 __all__ = ["Retry", "SMSTask", "deliver", "end_of", "recover_elsewhere", "recover_job", "sms_task"]
 
 _DEFAULTS: Final[dict[str, Any]] = {"timeout": 30, "retries": 1_000_000}
+_RERUNS: Final = {"retry_delay": 1.0, "retry_backoff": 60.0}
+"""How long a job waits, in seconds and at most, that a worker could not begin: it lacks the function, say."""
 _OPTIONS: Final = frozenset({"timeout", "heartbeat", "retries", "ttl", "priority", "group_key"})
 
 
@@ -62,7 +64,7 @@ class SMSTask:
 
     async def _publish(self, first: seam.Again) -> Job | None:
         scheduled = math.ceil(utc_now().timestamp() + first.delay_s) if first.delay_s > 0.0 else 0
-        options = {**self._options, "meta": seam.written(first.state), "scheduled": scheduled}
+        options = {**_RERUNS, **self._options, "meta": seam.written(first.state), "scheduled": scheduled}
         enqueue = partial(self.queue.enqueue, self.name, message=seam.packed(first.message), **options)
         queued = await (enqueue() if first.message.id is None else enqueue(key=first.message.id))
         return await enqueue() if queued is None and self.sends.is_journaled else queued
@@ -137,8 +139,8 @@ def recover_job(
     async def recover(_: Any) -> None:
         await seam.recover_in_loop(store, texts, grace_s=grace_s)
 
-    name = texts.name if isinstance(texts, SMSTask) else getattr(texts, "__qualname__", "smsretry")
-    recover.__qualname__ = f"{name}.recover"  # what SAQ calls the job
+    name = texts.name if isinstance(texts, SMSTask) else None
+    recover.__qualname__ = seam.recovery_name(texts, name)  # what SAQ calls the job
     seam.set_recovers(recover)
     return CronJob(recover, cron=cron, timeout=60)
 

@@ -74,6 +74,18 @@ def taken_back(journal: object, message_id: str) -> bool:
         return False
 
 
+def revoked(journal: object, message_id: str, ask: Callable[[], object]) -> None:
+    """Take a message back in its journal because its job was revoked.
+
+    ``ask`` queues one that may have been sent, so that it is asked about; what goes wrong is logged.
+    """
+    try:
+        if taken_back(journal, message_id) and is_open(journal, message_id):
+            ask()
+    except Exception as error:  # noqa: BLE001  # a transport raises what it likes: recover tries it again
+        _log.error("%s was revoked in doubt and not queued again (%s).", message_id, type(error).__qualname__)
+
+
 def is_open(journal: object, message_id: str) -> bool:
     """Say whether a message has not ended yet: one that was taken back may have been sent."""
     record = journal.message(message_id) if isinstance(journal, CanTell) else None
@@ -88,6 +100,11 @@ def recovers(holder: object) -> bool:
 def set_recovers(holder: object) -> None:
     """Keep that `recover` runs for ``holder``, a queue, so that its workers do not warn."""
     vars(holder)[_RECOVERS] = True
+
+
+def recovery_name(texts: object, task_name: str | None) -> str:
+    """Return a name for the job that recovers for ``texts``: a ready task called ``task_name``, or a function."""
+    return f"{task_name or getattr(texts, '__name__', 'smsretry')}.recover"
 
 
 class Sweeper:

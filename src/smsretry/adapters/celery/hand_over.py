@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any
 
 from celery import Celery
 from celery.app.task import Context
 
 from smsretry.adapters import _seam as seam
 from smsretry.dispatcher import new_id
-
-_log: Final = logging.getLogger("smsretry")
 
 
 def cancel_revoked(*, sender: Any, request: Context, **_: Any) -> None:
@@ -21,13 +18,10 @@ def cancel_revoked(*, sender: Any, request: Context, **_: Any) -> None:
     One that may have been sent is asked about. That takes a copy under another task id, since a worker drops each task
     with the one that was revoked.
     """
-    journal, message_id = sender.sends.journal, _message_id(request)
-    if message_id is not None and seam.taken_back(journal, message_id) and seam.is_open(journal, message_id):
+    message_id = _message_id(request)
+    if message_id is not None:
         copy = {**_message_in(request), "id": message_id}
-        try:
-            sender.apply_async((copy,), task_id=new_id())
-        except Exception as error:  # noqa: BLE001  # a transport raises what it likes: recover tries it again
-            _log.error("%s was revoked in doubt and not queued again (%s).", message_id, type(error).__qualname__)
+        seam.revoked(sender.sends.journal, message_id, lambda: sender.apply_async((copy,), task_id=new_id()))
 
 
 def cancel_own(app: Celery, store: object) -> Callable[..., None]:
