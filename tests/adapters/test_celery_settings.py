@@ -43,6 +43,30 @@ def test_good_settings_are_told_nothing(store):
     assert told(app) == ""
 
 
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        ({"soft_time_limit": 3, "time_limit": 40}, ["--soft-time-limit is 3 s"]),
+        ({"soft_time_limit": 30, "time_limit": None}, []),
+        ({"soft_time_limit": None, "time_limit": 4}, ["--time-limit is 4 s"]),
+    ],
+)
+def test_limits_that_a_worker_was_started_with_are_told(limits, words):
+    app = celery_app()
+    registered(app)
+    app.finalize()
+    found = list(problems_of_app(app, SimpleNamespace(**limits)))
+    assert [word in problem for word, problem in zip(words, found, strict=True)] == [True] * len(words)
+
+
+def test_a_limit_of_the_application_is_told_once():
+    app = celery_app(task_soft_time_limit=3)
+    registered(app)
+    app.finalize()
+    [problem] = problems_of_app(app, SimpleNamespace(soft_time_limit=3, time_limit=None))
+    assert "soft_time_limit is 3 s" in problem
+
+
 def test_without_a_journal_early_acknowledgement_is_a_choice():
     app = celery_app()
     registered(app, acks_late=False)

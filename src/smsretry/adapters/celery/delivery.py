@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from dataclasses import dataclass
 from typing import Any, Final, assert_never
@@ -12,7 +13,7 @@ from celery.app.task import Context
 from celery.exceptions import Reject, Retry, SoftTimeLimitExceeded
 
 from smsretry.adapters import _seam as seam
-from smsretry.adapters._seam.problems import tell_not_set_up
+from smsretry.adapters._seam.problems import once, tell_not_set_up
 from smsretry.adapters.celery.delays import limits_of
 from smsretry.adapters.celery.envelope import EXPIRES_HEADER, expires_of, with_deadline
 from smsretry.adapters.celery.settings import check_once
@@ -20,6 +21,7 @@ from smsretry.core.message import Message, Receipt
 from smsretry.dispatcher import Dispatcher
 from smsretry.errors import ConfigurationError, ProviderError, SendFailed, SendUnknown
 
+_log: Final = logging.getLogger("smsretry")
 _RAISED: Final = (SendFailed, SendUnknown, Reject)
 
 
@@ -50,7 +52,7 @@ def deliver_in(
     """Do what `deliver` does; ``rerun`` says whether a body rendered the text, and may have rendered it anew."""
     seam.check_message(message, "Give deliver a smsretry.Message")
     request = _running(task)
-    refuse_autoretry(getattr(task, "autoretry_for", ()), getattr(task, "dont_autoretry_for", ()))
+    _refuse_aloud(task)
     state = seam.state_in(request.headers)
     message = with_deadline(message, request, task.app)
     dispatcher = (source if isinstance(source, seam.Source) else seam.kept_on(task, Dispatcher, source)).get()
@@ -126,6 +128,16 @@ def refuse_autoretry(autoretry_for: Any, dont_autoretry_for: Any) -> None:
             "celery.exceptions.Reject)."
         )
         raise ConfigurationError(msg)
+
+
+def _refuse_aloud(task: Task[Any, Any]) -> None:
+    """Refuse the ``autoretry_for`` of ``task`` in the log too: it may catch the refusal itself, for minutes."""
+    try:
+        refuse_autoretry(getattr(task, "autoretry_for", ()), getattr(task, "dont_autoretry_for", ()))
+    except ConfigurationError as error:
+        if once(task, "autoretry"):
+            _log.error("%s: %s", task.name, error)
+        raise
 
 
 def _running(task: object) -> Context:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Final
 
 from celery import Celery, Task, bootsteps
 
@@ -37,7 +37,7 @@ class WatchStep(bootsteps.StartStopStep):
 
     def start(self, parent: Any) -> None:
         """Warn, and let `recover` run."""
-        problems.warn(problems_of_app(parent.app))
+        problems.warn(problems_of_app(parent.app, parent))
         self.watch.start()
 
     def stop(self, parent: Any) -> None:
@@ -70,6 +70,9 @@ def recover_elsewhere(app: Celery) -> None:
     watch_of(app).is_elsewhere = True
 
 
+_TIME_LIMITS: Final = {"time_limit": "--time-limit", "soft_time_limit": "--soft-time-limit"}
+
+
 def check_once(task: Task[Any, Any], dispatcher: Dispatcher) -> None:
     """Warn, at the first run of ``task`` in a process, of what could not be known when the worker started."""
     if not problems.once(task, "checked"):
@@ -90,8 +93,8 @@ def source_of(task: Task[Any, Any]) -> seam.Source[Dispatcher] | None:
     return source if isinstance(source, seam.Source) else None
 
 
-def problems_of_app(app: Celery) -> Iterator[str]:
-    """Say what is wrong when a worker starts, each with its remedy."""
+def problems_of_app(app: Celery, worker: object = None) -> Iterator[str]:
+    """Say what is wrong when ``worker`` starts, each with its remedy."""
     tasks = {task: sends for task in app.tasks.values() if (sends := source_of(task)) is not None}
     if tasks and app.conf.result_extended:
         yield (
@@ -105,6 +108,15 @@ def problems_of_app(app: Celery) -> Iterator[str]:
     for task, sends in tasks.items():
         if sends.dispatcher is not None:
             yield from _problems_of_sending(task, sends.dispatcher)
+            yield from _cut_off_by(worker, task, sends.dispatcher)
+
+
+def _cut_off_by(worker: object, task: Task[Any, Any], dispatcher: Dispatcher) -> Iterator[str]:
+    """Say where a limit that ``worker`` was started with, for every task, may end a send."""
+    for limit, option in _TIME_LIMITS.items():
+        limit_s = getattr(worker, limit, None)
+        if limit_s != task.app.conf[f"task_{limit}"] and not getattr(task, limit):
+            yield from problems.cut_off(task.name, option, limit_s, dispatcher.timeout_s)
 
 
 def _unless_recovered(app: Celery, tasks: Sequence[Task[Any, Any]]) -> Iterator[str]:
@@ -121,7 +133,7 @@ def _problems_of_sending(task: Task[Any, Any], dispatcher: Dispatcher) -> Iterat
     yield from problems.forgotten(task.name, dispatcher)
     yield from _dropped(task)
     if dispatcher.timeout_s is not None:
-        for option in ("time_limit", "soft_time_limit"):
+        for option in _TIME_LIMITS:
             limit_s = getattr(task, option) or task.app.conf[f"task_{option}"]  # older Celery has only the latter
             yield from problems.cut_off(task.name, option, limit_s, dispatcher.timeout_s)
     option, again_s = handed_out_again(*broker_of(task.app))
