@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,24 @@ from tests.store.counted import counted_in, differing, rows_and_counters
 from tests.store.journeys import attempt, begin, claimed, message, row_of
 from tests.store.told import BUSY, NO_NUMBER, accepted, failed
 
-from smsretry import Accepted, AsyncDispatcher, Failure, FailureKind, GaveUp, GiveUpReason, Message, Receipt
+from smsretry import (
+    Accepted,
+    AsyncDispatcher,
+    Dispatcher,
+    Failure,
+    FailureKind,
+    GaveUp,
+    GiveUpReason,
+    Message,
+    Outcome,
+    Receipt,
+)
 from smsretry.core.claims import Claim, Ended, NotDue
 from smsretry.core.delivery import Delivery, DeliveryReport, DeliveryRetries, DeliveryStatus, Mark
+from smsretry.core.lookup import NotSeen
 from smsretry.core.policy import RetryPolicy
 from smsretry.core.suppression import Suppression
-from smsretry.errors import ConfigurationError
+from smsretry.errors import ConfigurationError, ProviderError
 from smsretry.ports import mark_of_send
 from smsretry.store import SQLStore
 
@@ -193,13 +206,111 @@ def test_a_text_that_arrived_after_all_is_not_sent_anew(retrying: SQLStore, mark
     assert figures(retrying) == {"sent": 1, "delivered": 1}
 
 
-def test_a_text_that_arrived_while_it_is_sent_anew_changes_nothing(retrying: SQLStore) -> None:
-    sent(retrying)
+@dataclass
+class Overtaken:
+    """Be a sender whose second send, that of round 2, is overtaken by the news that the text of round 1 arrived."""
+
+    store: SQLStore
+    second: Failure | type[BaseException]
+    marks: list[Mark | None] = field(default_factory=list)
+
+    def send(self, _: Message, /) -> Receipt:
+        self.marks.append(mark_of_send())
+        if len(self.marks) == 1:
+            return Receipt("twilio", "SM1", datetime.now(UTC))
+        assert len(self.marks) == 2, "a third send"
+        self.store.receive(told(S.DELIVERED, "m", mark=self.marks[0]))
+        raise self.second if isinstance(self.second, type) else ProviderError(self.second)
+
+    def find(self, _: Message, /, *, since: datetime, exclude: tuple[str, ...] = ()) -> NotSeen:
+        return NotSeen(datetime.now(UTC))
+
+
+SECOND_SENDS: dict[str, Failure | type[BaseException]] = {
+    "busy": BUSY,
+    "refused": NO_NUMBER,
+    "lost answer": Failure.of(FailureKind.LOST_ANSWER),
+    "killed": SystemExit,
+    "account refused": Failure.of(FailureKind.AUTH, code=20003, http_status=401, provider="twilio"),
+}
+
+
+@pytest.mark.parametrize("second", SECOND_SENDS.values(), ids=SECOND_SENDS)
+def test_a_text_that_arrived_while_it_is_sent_anew_is_not_sent_a_third_time(
+    retrying: SQLStore, second: Failure | type[BaseException]
+) -> None:
+    dispatcher = Dispatcher(Overtaken(retrying, second), journal=retrying)
+    assert isinstance(dispatcher.attempt(message("m")), Accepted)
     retrying.receive(told(S.UNDELIVERED, "m", code="30003", mark=Mark(1, 1, 1)))
+    outcome: Outcome | None = None
+    for _ in range(12):
+        pass_time(retrying, 700.0)
+        with contextlib.suppress(SystemExit):
+            outcome = dispatcher.attempt(message("m"))
+        if isinstance(outcome, Accepted | GaveUp):
+            break
+    assert isinstance(outcome, Accepted)
+    assert outcome.receipt.provider_id == "SM1"
+    known = figures(retrying)
+    known.pop("retried", None)
+    known.pop("deferred", None)
+    assert known == {"sent": 1, "delivered": 1}
+    assert row_of(retrying, "m").body is None
+
+
+def test_a_claim_given_back_after_the_text_arrived_is_the_last_one(retrying: SQLStore) -> None:
+    waiting_for_its_retry(retrying)
     pass_time(retrying, 700.0)
-    claimed(retrying, message("m"))
+    claim = claimed(retrying, message("m"))
     retrying.receive(told(S.DELIVERED, "m", mark=Mark(1, 1, 1)))
     assert figures(retrying) == {"pending": 1, "delivery_retries": 1}
+    assert not retrying.renew(claim, lease_s=60.0)
+    retrying.release(claim)
+    assert figures(retrying) == {"sent": 1, "delivered": 1}
+    assert isinstance(begin(retrying, message("m")), Ended)
+
+
+@pytest.mark.parametrize("code", ["30003", "30005"])
+@pytest.mark.parametrize("is_late", [False, True], ids=["before", "after"])
+def test_a_text_that_arrived_outweighs_its_retry_that_did_not_in_either_order(
+    retrying: SQLStore, code: str, *, is_late: bool
+) -> None:
+    waiting_for_its_retry(retrying)
+    pass_time(retrying, 700.0)
+    sent(retrying, sid="SM2")
+    arrived = told(S.DELIVERED, "m", mark=Mark(1, 1, 1))
+    refused = told(S.UNDELIVERED, "m", sid="SM2", code=code, mark=Mark(2, 1, 2))
+    for report in (refused, arrived) if is_late else (arrived, refused):
+        retrying.receive(report)
+    assert figures(retrying) == {"sent": 1, "delivered": 1, "delivered_after_retry": 1, "delivery_retries": 1}
+    assert row_of(retrying, "m").body is None
+    pass_time(retrying, 2_000.0)
+    assert isinstance(begin(retrying, message("m")), Ended)
+    assert retrying.overdue() == ()
+
+
+@pytest.mark.parametrize("is_late", [False, True], ids=["before", "after"])
+def test_a_text_that_arrived_outweighs_its_retry_of_which_no_report_came(retrying: SQLStore, *, is_late: bool) -> None:
+    waiting_for_its_retry(retrying)
+    pass_time(retrying, 700.0)
+    sent(retrying, sid="SM2")
+    arrived = told(S.DELIVERED, "m", mark=Mark(1, 1, 1))
+    retrying.receive(told(S.SENT, sid="SM2") if is_late else arrived)
+    for _ in range(2):
+        pass_time(retrying, 73 * 3_600.0)
+        retrying.unreported()
+    retrying.receive(arrived)
+    assert figures(retrying) == {"sent": 1, "delivered": 1, "delivered_after_retry": 1, "delivery_retries": 1}
+
+
+def test_a_text_whose_reports_never_name_the_message_is_known_in_the_next_round_too(retrying: SQLStore) -> None:
+    retrying.receive(told(S.UNDELIVERED, code="30003"))  # before its create is answered
+    sent(retrying)
+    pass_time(retrying, 16 * 60.0)
+    assert retrying.unreported() == ()
+    assert figures(retrying) == {"pending": 1, "delivery_retries": 1}
+    retrying.receive(told(S.DELIVERED))
+    assert figures(retrying) == {"sent": 1, "delivered": 1}
 
 
 def test_the_second_retry_may_be_taken_back_too(retrying: SQLStore) -> None:
@@ -578,7 +689,8 @@ def test_a_retry_of_which_nobody_knows_the_end_is_open_until_a_report_tells(retr
     retrying.receive(told(S.DELIVERED, "m", mark=Mark(1, 1, 1)))
     assert figures(retrying) == {"unknown": 1, "delivery_retries": 1}  # of the retry still nobody knows
     retrying.receive(told(S.UNDELIVERED, "m", sid="SM2", code="30003", mark=Mark(2, 1, 2)))
-    assert figures(retrying) == {"sent": 1, "undelivered": 1, "delivery_retries": 1, "retries_in_vain": 1}
+    arrived = {"sent": 1, "delivered": 1, "delivered_after_retry": 1, "delivery_retries": 1}
+    assert figures(retrying) == arrived  # that of the first round
 
 
 def test_a_new_round_that_only_analytics_knows_has_no_delivery_yet(store: SQLStore) -> None:

@@ -88,6 +88,7 @@ class Delivering(RuleBasedStateMachine):
         self.texts: list[Text] = []
         self.works: list[Work] = []
         self.proved: set[tuple[str, int]] = set()
+        self.arrived: set[str] = set()
         self.made_two: set[tuple[str, int]] = set()
         self.seen: dict[str, tuple[int, int, int]] = {}
         self.purged: Counter[str] = Counter()
@@ -145,6 +146,7 @@ class Delivering(RuleBasedStateMachine):
             self.store.release(work.claim)
             return
         assert mine not in self.proved, "sent again in a round in which a report had proved a text"
+        assert mine[0] not in self.arrived, "sent again after a report had said that it arrived"
         if how in {"taken", "lost"}:
             found.append(self.take(mine[0], Mark(state.round, state.retries + 1, work.claim.epoch)))
         match how:
@@ -227,6 +229,8 @@ class Delivering(RuleBasedStateMachine):
         after = self.rows().get(text.name)
         text.told.add(word[0])
         assert received.known.status in text.told
+        if received.message_id is not None and received.known.status in ARRIVED:
+            self.arrived.add(text.name)
         if how == "mark" and after is not None:
             self.proved.add((text.name, text.mark.round))
             assert after.state == "accepted" or after.round > text.mark.round
@@ -237,6 +241,24 @@ class Delivering(RuleBasedStateMachine):
         if how == "mark" and S.DELIVERED in text.told and after is not None and after.state == "pending":
             assert after.claimed_until or after.sending_since, "it arrived, and is to be sent again"
         assert not self.store.receive(report_of(text, word, how)).changed
+
+    @precondition(lambda self: len(self.names) < 5)
+    @rule(how=st.sampled_from(HOW), is_sent=st.booleans(), word=st.sampled_from(WORDS))
+    def arrive_while_it_is_sent_anew(self, how: str, word: tuple[DeliveryStatus, str | None], *, is_sent: bool) -> None:
+        """Let a text be told as delivered between the begin of the next round and its end: chance seldom does."""
+        self.new_message(planned=False)
+        self.attempt(-1, "taken")
+        first = len(self.texts) - 1
+        self.report(first, (S.UNDELIVERED, "30003"), "mark")
+        self.wait(700.0)
+        self.begin(-1)
+        if is_sent:
+            self.send_under(self.works[-1], how)
+        self.report(first, (S.DELIVERED, None), "mark")
+        if is_sent:
+            self.write(self.works[-1])
+        if len(self.texts) > first + 1:
+            self.report(first + 1, word, "mark")
 
     @rule(word=st.sampled_from(WORDS), known=st.booleans())
     def report_of_a_text_that_nobody_knows(self, word: tuple[DeliveryStatus, str | None], *, known: bool) -> None:
@@ -271,6 +293,13 @@ class Delivering(RuleBasedStateMachine):
         counted = counted_in(rows.values())
         counted.update(self.purged)
         assert differing(counters, counted) == {}
+
+    @invariant()
+    def what_arrived_ends_as_delivered_or_unknown(self) -> None:
+        rows = self.rows()
+        for row in (rows[name] for name in self.arrived & rows.keys()):
+            is_open = row.claimed_until or row.sending_since or row.doubt_since or row.state == "unknown"
+            assert is_open or (row.state == "accepted" and row.delivery not in REFUSED | {"no_report"})
 
     @invariant()
     def each_id_has_one_text_per_round_at_most(self) -> None:
@@ -416,6 +445,9 @@ def ways_on(world: Delivering, dice: Random) -> Iterator[tuple[float, Callable[[
         yield 8.0, lambda: world.attempt(dice.randrange(20), dice.choice(HOW))
         yield 1.0, lambda: world.begin(dice.randrange(20))
         yield 0.3, lambda: world.cancel(dice.randrange(20))
+    if len(world.names) < 5:
+        how_anew, word_anew, is_sent = dice.choice(HOW), dice.choice(WORDS), dice.random() < 0.5
+        yield 0.5, lambda: world.arrive_while_it_is_sent_anew(how_anew, word_anew, is_sent=is_sent)
     if any(work.outcome is None for work in world.works):
         yield 3.0, lambda: world.send(dice.randrange(20), dice.choice(HOW))
     if any(work.outcome is not None for work in world.works):

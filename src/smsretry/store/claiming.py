@@ -27,6 +27,7 @@ from smsretry.core.failure import Failure, FailureKind
 from smsretry.core.fingerprint import ENDED_WITH_ANOTHER_TEXT, Fingerprints, check_like
 from smsretry.core.message import LONGEST_ID, Message
 from smsretry.core.outcome import Accepted, GaveUp, GiveUpReason, Outcome
+from smsretry.store.arriving import Arrivals
 from smsretry.store.database import Database
 from smsretry.store.kept import columns_of, entry_of, is_open, may_be_mended, read_body, written_body
 from smsretry.store.moves import Fact, MessageState, counted, fact_of, failure_columns, moved, state_after
@@ -72,6 +73,7 @@ class Claims:
         self._messages, self._attempts, self._holds = schema.messages, schema.attempts, schema.holds
         self._database = database
         self._writer = writer
+        self.arrivals = Arrivals(schema, writer)
         self._keep_bodies = keep_bodies
         self._keep_sent = keep_sent
         self.insert = database.insert(schema.messages).on_conflict_do_nothing(index_elements=["id"])
@@ -116,7 +118,7 @@ class Claims:
             if anew and isinstance(answer, Claim) and answer.state.provider_id is None:
                 return Ended(self.end_without_text(connection, found))
             if self._kept(connection, found, wanted, after, granted=isinstance(answer, Claim)):
-                return answer
+                return self._answer(connection, found, answer)
 
     def renew(self, connection: sa.Connection, claim: Claim, lease_s: float) -> bool:
         """Begin the lease of ``claim`` anew, for a send."""
@@ -142,10 +144,10 @@ class Claims:
             return claims.instead(before, row.now)
         erased = {} if after.end is None else self.erased_after(after.end)
         self._writer.note_locked(connection, fact_of(event), row, columns_of(after) | erased)
-        if isinstance(after.end, GaveUp) and (ended := claims.overruled(after, outcome)) is not None:
+        ended = claims.overruled(after, outcome)
+        if isinstance(after.end, GaveUp) and ended is not None:
             self.end(connection, row, after, after.end)
-            return ended
-        return None
+        return self._arrived(connection, row) or ended
 
     def erased_after(self, end: Accepted | GaveUp) -> dict[str, Any]:
         """Return the columns to be erased where a message ended so; none where it may have to be sent anew."""
@@ -157,6 +159,7 @@ class Claims:
         row = self._locked(connection, str(claim.message.id))
         if row is not None:
             self._save(connection, row.id, claims.release(entry_of(row), claim.epoch))
+            self._arrived(connection, row)
 
     def others(self, connection: sa.Connection, claim: Claim, since: datetime) -> Others:
         """Return what is known of other messages, and of other rounds, to the recipient of ``claim``."""
@@ -307,6 +310,15 @@ class Claims:
             waits = claims.put_on_hold(claims.release(after, after.epoch), until=until, now=now)
             return waits, OnHold((until - now).total_seconds(), refused)
         return after, _claim(first, after, answer, now, probes=probes, refused=refused)
+
+    def _answer(self, connection: sa.Connection, found: Any, answer: Begun) -> Begun:
+        is_in_vain = isinstance(answer, Ended) and isinstance(answer.outcome, GaveUp)
+        return (self._arrived(connection, found) if is_in_vain else None) or answer
+
+    def _arrived(self, connection: sa.Connection, row: Any) -> Ended | None:
+        """Say that a message has arrived in an earlier round: where it was sent anew, what is reported is looked at."""
+        end = self.arrivals.end(connection, row.id) if row.delivery_retries else None
+        return None if end is None else Ended(end)
 
     def _kept(
         self, connection: sa.Connection, found: Any, wanted: _Begin, entry: Entry | None, *, granted: bool

@@ -20,6 +20,7 @@ from smsretry.core.delivery import Delivery, DeliveryReport, DeliveryRetries, De
 from smsretry.core.message import Message, Receipt
 from smsretry.core.outcome import Accepted
 from smsretry.errors import ConfigurationError
+from smsretry.store.arriving import Known, delivery_columns, known_in
 from smsretry.store.claiming import Claims
 from smsretry.store.database import Database
 from smsretry.store.kept import columns_of, entry_of, read_body
@@ -32,12 +33,9 @@ from smsretry.store.moves import (
     Fact,
     MessageState,
     bucket_of,
-    counted,
-    has_sent_nothing,
-    moved,
 )
 from smsretry.store.records import Unreported
-from smsretry.store.schema import DatabaseNow, Schema, shard_of
+from smsretry.store.schema import Schema
 from smsretry.store.writing import Tally, Writer
 
 NO_REPORT_AFTER: Final = timedelta(hours=72)
@@ -45,15 +43,13 @@ NO_REPORT_AFTER: Final = timedelta(hours=72)
 _log: Final = logging.getLogger("smsretry.store")
 _FIRST_PAUSE: Final = timedelta(minutes=30)
 _LONGEST_PAUSE: Final = timedelta(hours=12)
-_Known = tuple[Delivery, str | None]
-"""What is known of a text, and the kind of the failure that its code means."""
 
 
 @dataclass(frozen=True, slots=True)
 class _News:
     """Hold what is known of a text now, when it was learned, and where the moves of counters are added up."""
 
-    known: _Known
+    known: Known
     now: datetime
     tally: Tally
 
@@ -67,7 +63,7 @@ class Deliveries:
         self._messages, self._attempts, self._reports = schema.messages, schema.attempts, schema.reports
         self._database = database
         self._writer = writer
-        self._journal = journal
+        self._journal, self._arrivals = journal, journal.arrivals
         self._retries = retries
         self._told_unknown = False
 
@@ -82,11 +78,9 @@ class Deliveries:
             return Received(message_id, known[0], before != known)
         proved = self._prove(connection, row, report, now)
         if proved:
-            row = self._locked(connection, row.id)
+            row = self._arrivals.locked(connection, row.id)
         again, news = None, _News(known, now, Tally(Counter))
-        if known[0].status.has_arrived and self._is_of_an_earlier_round(connection, row, report):
-            self._take_back_retry(connection, row, report, news)
-        else:
+        if not (known[0].status.has_arrived and self._arrivals.settle(connection, row, news.tally)):
             again = self._apply(connection, row, report, news)
         changed = proved or before != known
         if changed:
@@ -136,8 +130,9 @@ class Deliveries:
             self._writer.change(connection, row.id, {"next_fetch": None})
             return None
         kept = self._report_of(connection, row.provider_id)
-        if kept is not None and _known_in(kept)[0].status.is_final:
-            self._apply(connection, row, None, _News(_known_in(kept), now, tally))
+        if kept is not None and known_in(kept)[0].status.is_final:
+            self._bind(connection, kept, row.id)
+            self._apply(connection, row, None, _News(known_in(kept), now, tally))
             return None
         if row.fetches and now - row.decided_at >= NO_REPORT_AFTER:
             self._end_without_report(connection, row, now, tally)
@@ -146,23 +141,27 @@ class Deliveries:
         self._writer.change(connection, row.id, {"next_fetch": now + pause, "fetches": row.fetches + 1})
         return Unreported(message_id=row.id, provider_id=row.provider_id, round=row.round, accepted_at=row.decided_at)
 
+    def _bind(self, connection: sa.Connection, kept: Any, message_id: str) -> None:
+        """Write whose text a report is about that came before anybody knew: in a later round nothing else would say."""
+        if kept.message_id is None:
+            told = self._reports.c.provider_id == kept.provider_id
+            connection.execute(sa.update(self._reports).where(told).values(message_id=message_id))
+
     def _end_without_report(self, connection: sa.Connection, row: Any, now: datetime, tally: Tally) -> None:
-        columns = {"delivery": WITHOUT_REPORT, "delivery_at": now, "next_fetch": None, "body": None}
-        self._change(connection, row, columns, tally)
+        arrived = self._arrivals.of_earlier_round(connection, row)
+        word = {"delivery": WITHOUT_REPORT} if arrived is None else delivery_columns(known_in(arrived))
+        columns = {**word, "delivery_at": now, "next_fetch": None, "body": None}
+        self._writer.change_counted(connection, row, columns, tally)
 
     def _message_of(self, connection: sa.Connection, report: DeliveryReport) -> Any:
         """Return the locked row of the message that ``report`` is about; None where it is not known yet."""
         if report.message_id is not None:
-            return self._locked(connection, report.message_id)
+            return self._arrivals.locked(connection, report.message_id)
         message, told = self._messages.c, self._reports.c
         by_text = sa.select(message.id).where(message.provider_id == report.provider_id).limit(1)
         by_report = sa.select(told.message_id).where(told.provider_id == report.provider_id)
         found = connection.scalar(by_text) or connection.scalar(by_report)
-        return None if found is None else self._locked(connection, found)
-
-    def _locked(self, connection: sa.Connection, message_id: str) -> Any:
-        row = sa.select(self._messages).where(self._messages.c.id == message_id).with_for_update().cte("locked")
-        return connection.execute(sa.select(row, DatabaseNow().label("now"))).one_or_none()
+        return None if found is None else self._arrivals.locked(connection, found)
 
     def _report_of(self, connection: sa.Connection, provider_id: str) -> Any:
         told = sa.select(self._reports).where(self._reports.c.provider_id == provider_id).with_for_update()
@@ -170,7 +169,7 @@ class Deliveries:
 
     def _kept(
         self, connection: sa.Connection, report: DeliveryReport, message_id: str | None, now: datetime
-    ) -> tuple[_Known, _Known]:
+    ) -> tuple[Known, Known]:
         """Write ``report``; return what was known of its text before, and what is known now."""
         told, new = self._reports.c, (report.delivery, _kind_of(report))
         values = {"message_id": message_id, **_columns(new), "changed_at": now}
@@ -180,7 +179,7 @@ class Deliveries:
         if connection.execute(insert, execution_options={"preserve_rowcount": True}).rowcount == 1:
             return (Delivery(), None), new
         row = self._report_of(connection, report.provider_id)
-        before = _known_in(row)
+        before = known_in(row)
         known = _heavier(before, new)
         if known != before or (row.message_id is None and message_id is not None):
             values = {**_columns(known), "message_id": message_id or row.message_id, "changed_at": now}
@@ -218,28 +217,24 @@ class Deliveries:
         known = _heavier(news.known, standing)  # a second text may stand elsewhere
         if known[0] == standing[0] and row.delivery is not None and row.delivery != WITHOUT_REPORT:
             return None
+        known = self._of_all_rounds(connection, row, known)
         bucket = bucket_of(known[0].status.value)
         due = self._due_again(row, known[0], news.now) if bucket == UNDELIVERED else None
         if due is not None:
             return self._send_anew(connection, row, replace(news, known=known), due)
         if row.delivery == WITHOUT_REPORT and bucket is None:
             return None
-        columns: dict[str, Any] = {**_delivery_columns(known), "delivery_at": news.now}
+        columns: dict[str, Any] = {**delivery_columns(known), "delivery_at": news.now}
         if known[0].status.is_final:
             columns |= {"next_fetch": None, "body": None}
-        self._change(connection, row, columns, news.tally)
+        self._writer.change_counted(connection, row, columns, news.tally)
         return None
 
-    def _is_of_an_earlier_round(self, connection: sa.Connection, row: Any, report: DeliveryReport) -> bool:
-        """Say whether ``report`` is of a round before one in which the provider has certainly taken nothing.
-
-        One that waits to be sent anew, or that could not be, has then arrived after all.
-        """
-        waits = row.state == MessageState.PENDING.value and entry_of(row).may_wait
-        if not row.delivery_retries or not (waits or has_sent_nothing(MessageState(row.state))):
-            return False
-        round_ = self._round_of(connection, row, report)
-        return round_ is not None and round_ < row.round
+    def _of_all_rounds(self, connection: sa.Connection, row: Any, known: Known) -> Known:
+        """Return what is known of the message of ``row``: one that arrived in an earlier round has not failed."""
+        has_failed = bucket_of(known[0].status.value) == UNDELIVERED
+        arrived = self._arrivals.of_earlier_round(connection, row) if has_failed else None
+        return known if arrived is None else known_in(arrived)
 
     def _round_of(self, connection: sa.Connection, row: Any, report: DeliveryReport) -> int | None:
         if report.mark is not None:
@@ -247,26 +242,6 @@ class Deliveries:
         made = self._attempts.c
         own = (made.message_id == row.id, made.provider_id == report.provider_id)
         return connection.scalar(sa.select(made.round).where(*own).limit(1))
-
-    def _take_back_retry(self, connection: sa.Connection, row: Any, report: DeliveryReport, news: _News) -> None:
-        """End the message of ``row`` as delivered in place of sending it anew."""
-        entry = claims.proved(entry_of(row), Accepted(Receipt(report.provider, report.provider_id, news.now)))
-        columns = {
-            **columns_of(entry),
-            **_failure_columns((Delivery(), None)),
-            **_delivery_columns(news.known),
-            "reason": None,
-            "detail": None,
-            "state": MessageState.ACCEPTED.value,
-            "provider": report.provider or None,
-            "provider_id": report.provider_id,
-            "due": None,
-            "decided_at": news.now,
-            "delivery_at": news.now,
-            "delivery_retries": row.delivery_retries - 1,
-            "body": None,
-        }
-        self._change(connection, row, columns, news.tally)
 
     def _due_again(self, row: Any, delivery: Delivery, now: datetime) -> datetime | None:
         """Return when the message is sent anew; None where it is not, or there is no time, or text, left for it."""
@@ -295,16 +270,8 @@ class Deliveries:
             "fetches": 0,
             "delivery_retries": row.delivery_retries + 1,
         }
-        self._change(connection, row, columns, news.tally)
+        self._writer.change_counted(connection, row, columns, news.tally)
         return read_body(row.body)[0]
-
-    def _change(self, connection: sa.Connection, row: Any, columns: dict[str, Any], tally: Tally) -> None:
-        """Change the message of ``row``, and tally how that moves the counters."""
-        self._writer.change(connection, row.id, columns)
-        before = counted(MessageState(row.state), row.delivery, row.delivery_retries)
-        state = MessageState(columns.get("state", row.state))
-        after = counted(state, columns["delivery"], columns.get("delivery_retries", row.delivery_retries))
-        tally[row.campaign, shard_of(row.id)].update(moved(before, after))
 
 
 def checked_first_fetch(after_s: float) -> timedelta:
@@ -333,35 +300,26 @@ def _is_of(row: Any, report: DeliveryReport | None) -> bool:
     return report.mark is not None and report.mark.round == row.round
 
 
-def _heavier(one: _Known, other: _Known) -> _Known:
+def _heavier(one: Known, other: Known) -> Known:
     return one if one[0].after(other[0]) == one[0] else other
 
 
-def _standing(row: Any) -> _Known:
+def _standing(row: Any) -> Known:
     if row.delivery is None or row.delivery == WITHOUT_REPORT:
         return Delivery(), None
     return Delivery(DeliveryStatus(row.delivery), row.delivery_code or ""), row.delivery_kind
-
-
-def _known_in(row: Any) -> _Known:
-    return Delivery(DeliveryStatus(row.status), row.code), row.kind
 
 
 def _kind_of(report: DeliveryReport) -> str | None:
     return None if report.failure is None else report.failure.kind.value
 
 
-def _columns(known: _Known) -> dict[str, Any]:
+def _columns(known: Known) -> dict[str, Any]:
     delivery, kind = known
     return {"status": delivery.status.value, "code": delivery.code, "kind": kind}
 
 
-def _delivery_columns(known: _Known) -> dict[str, Any]:
-    delivery, kind = known
-    return {"delivery": delivery.status.value, "delivery_code": delivery.code or None, "delivery_kind": kind}
-
-
-def _failure_columns(known: _Known) -> dict[str, Any]:
+def _failure_columns(known: Known) -> dict[str, Any]:
     delivery, kind = known
     return {"kind": kind, "code": delivery.code or None, "http_status": None, "detail": "not delivered"}
 

@@ -46,7 +46,7 @@ class CampaignSummary:
     no_report: int
     """Of those sent: no last word came within three days."""
     delivered_after_retry: int
-    """Of those delivered: sent anew for a delivery failure before."""
+    """Of those delivered: sent anew for a delivery failure before, whichever of the texts arrived."""
     delivery_retries: int
     """Times that a message was sent anew for a delivery failure."""
     retries_in_vain: int

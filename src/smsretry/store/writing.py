@@ -23,7 +23,9 @@ from smsretry.store.moves import (
     MessageState,
     Standing,
     changes,
+    counted,
     first_standing,
+    moved,
     moves,
 )
 from smsretry.store.records import Purged
@@ -92,6 +94,14 @@ class Writer:
     def change(self, connection: sa.Connection, message_id: str, columns: Mapping[str, Any]) -> None:
         """Change columns of a message."""
         connection.execute(self.change_message, {"message_id": message_id, **columns})
+
+    def change_counted(self, connection: sa.Connection, row: Any, columns: Mapping[str, Any], tally: Tally) -> None:
+        """Change the message of ``row``, its delivery among it, and tally how that moves the counters."""
+        self.change(connection, row.id, columns)
+        before = counted(MessageState(row.state), row.delivery, row.delivery_retries)
+        state = MessageState(columns.get("state", row.state))
+        after = counted(state, columns["delivery"], columns.get("delivery_retries", row.delivery_retries))
+        tally[row.campaign, shard_of(row.id)].update(moved(before, after))
 
     def count(self, connection: sa.Connection, campaign: str, message_id: str, added: Mapping[str, int]) -> None:
         """Add to the counters of ``campaign`` that message ``message_id`` moves."""
