@@ -16,6 +16,7 @@ from tests.store.clock import pass_time
 from smsretry import Accepted, Dispatcher, Message
 from smsretry.callbacks import Polled, poll
 from smsretry.core.delivery import DeliveryReport, DeliveryRetries, Mark
+from smsretry.core.suppression import Suppression
 from smsretry.errors import ConfigurationError
 from smsretry.senders.twilio import TwilioSender
 from smsretry.senders.twilio_reports import report_of
@@ -252,3 +253,46 @@ def test_parts_that_cannot_poll_are_told_before_anybody_is_asked(store, sender, 
 def test_a_database_that_is_away_is_told_to_the_caller(sender):
     with SQLStore("sqlite:////nowhere/at/all.db") as away, pytest.raises(ConfigurationError, match="does not exist"):
         poll(away, sender)
+
+
+def test_who_opted_out_as_a_fetched_report_says_is_put_on_the_stores_list(store, sender, simulator):
+    simulator.script_fate("undelivered", 21610)
+    text(store, sender)
+    assert simulator.drain()
+    assert poll(store, sender, after_s=0) == Polled(asked=1, final=1, failed=0)
+    entry = store.suppressed(TO, FROM)
+    assert entry is not None
+    assert (entry.sender, entry.reason, entry.code) == (FROM, "opted_out", "21610")
+    assert store.suppressed(TO, "+15005550001") is None
+
+
+def test_who_opted_out_is_put_on_the_list_that_is_given(store, sender, simulator):
+    simulator.script_fate("undelivered", 21610)
+    text(store, sender)
+    assert simulator.drain()
+    with SQLStore("sqlite://") as other:
+        poll(store, sender, after_s=0, suppression=other)
+        assert other.suppressed(TO, FROM) is not None
+    assert store.suppressed(TO, FROM) is None
+
+
+class NoList:
+    """Be a list that is away."""
+
+    def suppress(self, entry: Suppression, /) -> None:
+        raise OSError
+
+
+def test_a_report_is_fetched_again_where_the_list_was_away(store, sender, simulator):
+    simulator.script_fate("undelivered", 21610)
+    text(store, sender)
+    assert simulator.drain()
+    assert poll(store, sender, after_s=0, suppression=NoList()) == Polled(asked=1, final=0, failed=1)
+    pass_time(store, HOUR)
+    assert poll(store, sender) == Polled(asked=1, final=1, failed=0)
+    assert store.suppressed(TO, FROM) is not None
+
+
+def test_a_list_that_takes_nobody_is_refused(store, sender):
+    with pytest.raises(ConfigurationError, match=r"suppression must have a method suppress.* got object"):
+        poll(store, sender, suppression=object())

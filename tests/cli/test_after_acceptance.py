@@ -87,6 +87,12 @@ def test_a_text_that_did_not_arrive_says_why(store, twilio):
     assert TO not in shown
 
 
+def test_who_opted_out_as_twilio_says_is_put_on_the_list(store, twilio):
+    sent(store, twilio, "undelivered", 21610)
+    said(store, "reconcile", **account(twilio))
+    assert store.suppressed(TO, FROM) is not None
+
+
 def test_the_figures_of_a_campaign_are_shown(store, twilio):
     sent(store, twilio, "undelivered", 30005)
     said(store, "reconcile", **account(twilio))

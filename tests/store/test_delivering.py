@@ -332,6 +332,14 @@ def test_other_codes_end_a_message(retrying: SQLStore, code: str) -> None:
     assert row_of(retrying, "m").body is None
 
 
+def test_nobody_is_texted_anew_who_opted_out_whatever_codes_are_named() -> None:
+    with SQLStore("sqlite://", delivery_retries=DeliveryRetries(codes={"21610"})) as store:
+        sent(store)
+        stopped = Failure.of(FailureKind.OPTED_OUT, code="21610", provider="twilio")
+        assert store.receive(told(S.UNDELIVERED, code="21610", failure=stopped)).again is None
+        assert figures(store) == {"sent": 1, "undelivered": 1}
+
+
 def test_nothing_is_sent_anew_after_its_deadline(retrying: SQLStore) -> None:
     sent(retrying, send_before=datetime.now(UTC) + timedelta(seconds=300))
     assert retrying.receive(told(S.UNDELIVERED, code="30003")).again is None

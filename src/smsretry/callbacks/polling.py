@@ -6,11 +6,13 @@ import inspect
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
-from smsretry.core.delivery import Received
+from smsretry.core.delivery import DeliveryReport, Received
+from smsretry.core.suppression import Suppression
 from smsretry.errors import ConfigurationError, reason_of
-from smsretry.ports import CanFetch, DeliveryLog
+from smsretry.ports import CanFetch, DeliveryLog, SuppressionList
+from smsretry.senders.twilio_reports import opt_out_in
 
 _log: Final = logging.getLogger("smsretry")
 
@@ -31,6 +33,14 @@ class CanAsk(DeliveryLog, Protocol):
         ...
 
 
+class CanSuppress(Protocol):
+    """Take who must not be texted: `smsretry.ports.SuppressionList` does."""
+
+    def suppress(self, entry: Suppression, /) -> None:
+        """Put ``entry`` on the list."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Polled:
     """Count what a poll did."""
@@ -44,24 +54,32 @@ class Polled:
 
 
 def poll(
-    store: CanAsk, sender: CanFetch, queue: CanQueue | None = None, *, limit: int = 1_000, after_s: float = 900.0
+    store: CanAsk,
+    sender: CanFetch,
+    queue: CanQueue | None = None,
+    *,
+    limit: int = 1_000,
+    after_s: float = 900.0,
+    suppression: CanSuppress | None = None,
 ) -> Polled:
     """Ask ``sender`` about up to ``limit`` texts of ``store`` whose last word has not come, and write what it says.
 
     Run it every few minutes: each text is asked about ``after_s`` seconds after it was accepted (0 to 900), and then
     less and less often, until 72 hours have passed. ``queue`` is a ready task of an adapter: a message that is sent
-    anew for a delivery failure is queued there; without it, `smsretry.store.recover` queues it. Any number may run side
+    anew for a delivery failure is queued there; without it, `smsretry.store.recover` queues it. ``suppression``
+    takes who has opted out, as the provider says; by default it is the store, where that can. Any number may run side
     by side.
 
     Raises `smsretry.ConfigurationError` for parts that cannot do it, before anybody is asked.
     """
-    _check_parts(store, sender)
+    _check_parts(store, sender, suppression)
     check_queue(queue)
+    known = suppression or own_list(store)
     asked = final = failed = 0
     while asked < limit and (due := store.unreported(limit=min(100, limit - asked), after_s=after_s)):
         for one in due:
             asked += 1
-            received = _told(store, sender, one.provider_id)
+            received = _told(store, sender, known, one.provider_id)
             if received is None:
                 failed += 1
                 continue
@@ -70,13 +88,27 @@ def poll(
     return Polled(asked=asked, final=final, failed=failed)
 
 
-def _told(store: CanAsk, sender: CanFetch, provider_id: str) -> Received | None:
+def _told(store: CanAsk, sender: CanFetch, known: CanSuppress | None, provider_id: str) -> Received | None:
     """Ask about one text, and write what is said; None where that was not possible."""
     try:
-        return store.receive(sender.fetch(provider_id))  # which text it is says of which round it is
+        report = sender.fetch(provider_id)
+        note_opt_out(known, report)
+        return store.receive(report)  # which text it is says of which round it is
     except Exception as error:  # noqa: BLE001  # whatever a client or a database raises: it is asked again
         _log.warning("%s could not be asked about (%s).", provider_id, reason_of(error))
         return None
+
+
+def note_opt_out(known: CanSuppress | None, report: DeliveryReport) -> None:
+    """Put on the list who has opted out, as ``report`` says."""
+    if known is not None and (entry := opt_out_in(report)) is not None:
+        known.suppress(entry)
+
+
+def own_list(store: object) -> SuppressionList | None:
+    """Return ``store`` where it is a list of who must not be texted too."""
+    has_list = all(callable(getattr(store, verb, None)) for verb in ("suppressed", "suppress", "lift"))
+    return cast("SuppressionList", store) if has_list else None
 
 
 def queue_again(queue: CanQueue | None, received: Received) -> None:
@@ -98,7 +130,7 @@ def check_queue(queue: object) -> None:
         )
 
 
-def _check_parts(store: object, sender: object) -> None:
+def _check_parts(store: object, sender: object, suppression: object) -> None:
     if not (_is_plain(store, "unreported") and _is_plain(store, "receive")):
         raise ConfigurationError(
             f"store must be an SQLStore, got {type(store).__name__}. The store comes first: poll(store, sender)."
@@ -107,6 +139,11 @@ def _check_parts(store: object, sender: object) -> None:
         raise ConfigurationError(
             "sender must be a TwilioSender, or have a method fetch(provider_id) that is not awaited, "
             f"got {type(sender).__name__}. Pass the sender itself, and not its dispatcher."
+        )
+    if suppression is not None and not _is_plain(suppression, "suppress"):
+        raise ConfigurationError(
+            "suppression must have a method suppress(entry) that is not awaited, "
+            f"got {type(suppression).__name__}. Pass an SQLStore, or leave it out for the store itself."
         )
 
 

@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Self, cast
+from typing import Any, Final, Self
 from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 try:
@@ -22,9 +22,8 @@ except ModuleNotFoundError as error:
     msg = f"smsretry.callbacks.twilio needs Twilio's client ({error}). Install it: pip install 'smsretry[twilio]'"
     raise ImportError(msg) from error
 
-from smsretry.callbacks.polling import CanQueue, check_queue, queue_again
+from smsretry.callbacks.polling import CanQueue, check_queue, note_opt_out, own_list, queue_again
 from smsretry.core.delivery import DeliveryReport, callback_query
-from smsretry.core.failure import FailureKind
 from smsretry.core.mask import mask_numbers_in, shown_url
 from smsretry.core.message import is_e164
 from smsretry.core.suppression import Suppression
@@ -119,7 +118,7 @@ class TwilioCallbacks:
         check_queue(queue)
         self._store = store
         self._queue = queue
-        self._suppression = suppression or _own_list(store)
+        self._suppression = suppression or own_list(store)
         self._on_inbound = on_inbound
         check_codes(getattr(getattr(store, "delivery_retries", None), "codes", ()))
         self._clock = clock or _utc_now
@@ -186,7 +185,7 @@ class TwilioCallbacks:
         """Return the call that writes what ``fields`` say; raise ValueError where they say nothing that can be."""
         if fields.get("MessageStatus") or fields.get("SmsStatus", "") not in {"", "received"}:
             report = self._report_in(path_and_query, fields)
-            return lambda: self._take_report(report, fields)
+            return lambda: self._take_report(report)
         if fields.get("From") and (fields.get("MessageSid") or fields.get("SmsSid")):
             inbound = _inbound_in(fields)
             return lambda: self._take_inbound(inbound, fields)
@@ -204,9 +203,8 @@ class TwilioCallbacks:
             raw=dict(fields),
         )
 
-    def _take_report(self, report: DeliveryReport, fields: _Fields) -> Response:
-        if self._suppression is not None and (entry := _refused(report, fields)) is not None:
-            self._suppression.suppress(entry)
+    def _take_report(self, report: DeliveryReport) -> Response:
+        note_opt_out(self._suppression, report)
         queue_again(self._queue, self._store.receive(report))
         return _TAKEN
 
@@ -259,17 +257,6 @@ def _entries_of(inbound: Inbound, fields: _Fields) -> list[Suppression]:
     return [Suppression(to=inbound.from_number, sender=sender) for sender in sorted(senders or {""})]
 
 
-def _refused(report: DeliveryReport, fields: _Fields) -> Suppression | None:
-    """Return the entry for a number of which a report says that it opted out."""
-    if report.failure is None or report.failure.kind is not FailureKind.OPTED_OUT or not fields.get("To"):
-        return None
-    sender = fields.get("MessagingServiceSid") or fields.get("From", "")
-    try:
-        return Suppression(to=fields["To"], sender=sender, code=report.code)
-    except ValueError:
-        return None
-
-
 class _Fields(dict[str, str]):
     """Hold the fields of a request: the first value of each by name, and all of them for the check of a signature."""
 
@@ -303,11 +290,6 @@ def _word_of(fields: Mapping[str, str]) -> str:
         return _OPT_OUT_TYPES[told]
     word = fields.get("Body", "").strip().lower()
     return "stop" if word in _STOP else "start" if word in _START else ""
-
-
-def _own_list(store: object) -> SuppressionList | None:
-    has_list = all(callable(getattr(store, verb, None)) for verb in ("suppressed", "suppress", "lift"))
-    return cast("SuppressionList", store) if has_list else None
 
 
 def _tokens(auth_token: object) -> list[str]:

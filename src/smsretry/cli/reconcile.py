@@ -58,7 +58,7 @@ def reconcile(*, url: str, every_s: float | None, limit: int, codes: tuple[str, 
         asked = _Asked(store, is_left=lambda code: code not in retries.codes and may_help(code))
         repeat(
             store,
-            lambda: poll(asked, sender, limit=limit),
+            lambda: poll(asked, sender, limit=limit, suppression=store),
             lambda polled: _tell(polled, asked.taken(), as_json=as_json),
             every_s=every_s,
         )

@@ -10,6 +10,7 @@ from typing import Any, Final
 from smsretry.core.delivery import DeliveryReport, DeliveryStatus, Mark
 from smsretry.core.failure import Failure, FailureKind
 from smsretry.core.http import failure_of_status
+from smsretry.core.suppression import Suppression
 from smsretry.errors import ProviderError
 from smsretry.senders.twilio_codes import PROVIDER, lookup_code
 
@@ -56,6 +57,22 @@ def failure_on_delivery(code: str) -> Failure:
     if row is None:
         return Failure.of(FailureKind.OTHER, code=code, provider=PROVIDER, unmapped=True)
     return Failure.of(row.kind, scope=row.scope, retryable=False, code=code, detail=row.meaning, provider=PROVIDER)
+
+
+def opt_out_in(report: DeliveryReport) -> Suppression | None:
+    """Return the entry for a number that has opted out, as ``report`` says, from its Messaging Service or its sender.
+
+    Its numbers are those in ``raw``: in the words of a callback, or of a message that was fetched.
+    """
+    if report.failure is None or report.failure.kind is not FailureKind.OPTED_OUT:
+        return None
+    to = report.raw.get("To") or report.raw.get("to") or ""
+    senders = ("MessagingServiceSid", "messaging_service_sid", "From", "from")
+    sender = next(filter(None, map(report.raw.get, senders)), "")
+    try:
+        return Suppression(to=to, sender=sender, code=report.code)
+    except ValueError:  # an address of another channel
+        return None
 
 
 def fetching(path: str, received_at: datetime) -> Generator[str, tuple[int, str], DeliveryReport]:

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from smsretry.core import claims
 from smsretry.core.delivery import Delivery, DeliveryReport, DeliveryRetries, DeliveryStatus, Received
+from smsretry.core.failure import FailureKind
 from smsretry.core.message import Message, Receipt
 from smsretry.core.outcome import Accepted
 from smsretry.errors import ConfigurationError
@@ -219,7 +220,7 @@ class Deliveries:
             return None
         known = self._of_all_rounds(connection, row, known)
         bucket = bucket_of(known[0].status.value)
-        due = self._due_again(row, known[0], news.now) if bucket == UNDELIVERED else None
+        due = self._due_again(row, known, news.now) if bucket == UNDELIVERED else None
         if due is not None:
             return self._send_anew(connection, row, replace(news, known=known), due)
         if row.delivery == WITHOUT_REPORT and bucket is None:
@@ -243,10 +244,15 @@ class Deliveries:
         own = (made.message_id == row.id, made.provider_id == report.provider_id)
         return connection.scalar(sa.select(made.round).where(*own).limit(1))
 
-    def _due_again(self, row: Any, delivery: Delivery, now: datetime) -> datetime | None:
-        """Return when the message is sent anew; None where it is not, or there is no time, or text, left for it."""
-        delay_s = self._retries.delay_s(delivery, row.delivery_retries)
+    def _due_again(self, row: Any, known: Known, now: datetime) -> datetime | None:
+        """Return when the message is sent anew; None where it is not, or there is no time, or text, left for it.
+
+        Who has opted out is not texted again, whatever codes are named.
+        """
+        delay_s = self._retries.delay_s(known[0], row.delivery_retries)
         message, _ = read_body(row.body)
+        if known[1] == FailureKind.OPTED_OUT.value:
+            return None
         if delay_s is None or message is None or row.fingerprint is None:
             return None
         due = now + timedelta(seconds=delay_s)
