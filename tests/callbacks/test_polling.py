@@ -113,7 +113,7 @@ def test_a_text_without_a_last_word_is_asked_about_less_and_less_until_three_day
     for hour in range(100):
         pass_time(store, HOUR)
         asked += [hour + 1] * poll(store, sender).asked
-    assert asked == [1, 2, 3, 5, 9, 17, 29, 41, 53, 65]
+    assert asked == [1, 2, 3, 5, 9, 17, 29, 41, 53, 65, 77]
     assert standing(store) == ("accepted", "no_report", None)
     summary = store.campaign_summary("spring")
     assert (summary.sent, summary.no_report, summary.awaiting) == (1, 1, 0)
@@ -153,7 +153,7 @@ def test_without_a_queue_recover_sends_it_anew(store, sender, simulator):
     assert [message.id for message in queue.sent] == ["m"]
 
 
-@pytest.mark.parametrize("fault", ["unavailable", "bad_credentials", "closed_before_taken"])
+@pytest.mark.parametrize("fault", ["unavailable", "closed_before_taken"])
 def test_a_text_that_twilio_says_nothing_of_is_asked_about_again(store, sender, simulator, fault, caplog):
     simulator.script_fate("delivered")
     sid = text(store, sender)
@@ -168,6 +168,38 @@ def test_a_text_that_twilio_says_nothing_of_is_asked_about_again(store, sender, 
     assert poll(store, sender).asked == 0
     pass_time(store, HOUR)
     assert poll(store, sender) == Polled(asked=1, final=1, failed=0)
+
+
+@pytest.mark.parametrize("refusal", [("bad_credentials", "auth 20003"), ("suspended", "account 20403")])
+def test_nobody_is_asked_for_an_account_that_is_refused_and_all_are_asked_soon(
+    store, sender, simulator, refusal, caplog
+):
+    fault, why = refusal
+    for number in range(3):
+        simulator.script_fate("delivered")
+        text(store, sender, f"m{number}")
+    assert simulator.drain()
+    pass_time(store, QUARTER_OF_AN_HOUR + 1)
+    simulator.always(fault, on="look_up")
+    with caplog.at_level(logging.WARNING, logger="smsretry"):
+        assert poll(store, sender) == Polled(asked=1, final=0, failed=1, refused=why)
+    assert f"could not be asked about (ProviderError: {why})." in caplog.text
+    assert simulator.gets == 1
+    simulator.always(None, on="look_up")
+    assert poll(store, sender) == Polled(asked=3, final=3, failed=0)
+
+
+def test_an_account_refused_for_days_ends_no_text(store, sender, simulator):
+    simulator.script_fate("delivered")
+    text(store, sender)
+    assert simulator.drain()
+    simulator.always("bad_credentials", on="look_up")
+    for _ in range(20):
+        pass_time(store, 12 * HOUR)
+        assert poll(store, sender).refused == "auth 20003"
+    simulator.always(None, on="look_up")
+    assert poll(store, sender) == Polled(asked=1, final=1, failed=0)
+    assert standing(store) == ("accepted", "delivered", None)
 
 
 def test_pollers_side_by_side_ask_about_each_text_once(store, sender, simulator):
@@ -216,7 +248,7 @@ def test_texts_that_end_without_a_report_keep_nobody_from_being_asked_about(stor
     taken = [text(store, sender, f"old{number}") for number in range(3)]
     pass_time(store, QUARTER_OF_AN_HOUR + 1)
     assert len(store.unreported()) == len(taken)  # and no answer comes
-    pass_time(store, 80 * HOUR)
+    pass_time(store, 15 * 24 * HOUR)
     simulator.script_fate("delivered")
     text(store, sender)
     assert simulator.drain()

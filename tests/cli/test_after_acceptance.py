@@ -75,7 +75,8 @@ def test_what_no_report_told_is_asked_and_shown(store, twilio):
     shown = said(store, "show", "spring:1")
     assert "It was reported as delivered, at " in shown
     assert "│ reported │ delivered │" in shown
-    assert json.loads(said(store, "reconcile", "--json", **account(twilio))) == {"asked": 0, "final": 0, "failed": 0}
+    nothing = {"asked": 0, "final": 0, "failed": 0, "refused": None}
+    assert json.loads(said(store, "reconcile", "--json", **account(twilio))) == nothing
 
 
 def test_a_text_that_did_not_arrive_says_why(store, twilio):
@@ -162,6 +163,16 @@ def test_an_account_that_is_not_configured_is_told_before_anybody_is_asked(store
     sent(store, twilio, "delivered")
     assert "TWILIO_ACCOUNT_SID is missing" in said(store, "reconcile", code=1)
     assert twilio.gets == 0
+
+
+def test_an_account_that_twilio_refuses_is_told_and_its_texts_are_asked_about_soon(store, twilio):
+    sent(store, twilio, "delivered")
+    wrong = account(twilio) | {"TWILIO_AUTH_TOKEN": "0" * 32}
+    told = said(store, "reconcile", code=1, **wrong)
+    assert "1 asked about, 0 of them have their last word, 1 could not be asked about." in told
+    assert "Twilio refused the account (auth 20003), so nothing more was asked. Mend it, and run this again." in told
+    assert json.loads(said(store, "reconcile", "--json", code=1, **wrong).split("Error:")[0])["refused"] == "auth 20003"
+    assert said(store, "reconcile", **account(twilio)).startswith("1 asked about, 1 of them")
 
 
 def test_reconcile_goes_on_until_it_is_interrupted(store, twilio):

@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol, cast
 
 from smsretry.core.delivery import DeliveryReport, Received
+from smsretry.core.failure import FailureKind
 from smsretry.core.suppression import Suppression
-from smsretry.errors import ConfigurationError, reason_of
+from smsretry.errors import ConfigurationError, ProviderError, reason_of
 from smsretry.ports import CanFetch, DeliveryLog, SuppressionList
 from smsretry.senders.twilio_reports import opt_out_in
 
 _log: Final = logging.getLogger("smsretry")
+_REFUSED_ACCOUNTS: Final = frozenset({FailureKind.AUTH, FailureKind.ACCOUNT, FailureKind.SENDER_CONFIG})
+"""Kinds after which every other question would be refused too."""
 
 
 class CanQueue(Protocol):
@@ -30,6 +33,10 @@ class CanAsk(DeliveryLog, Protocol):
 
     def unreported(self, *, limit: int = ..., after_s: float = ...) -> Sequence[Any]:
         """Take texts that are to be asked about."""
+        ...
+
+    def put_back(self, texts: Sequence[Any], /) -> None:
+        """Let ``texts``, which were taken and not asked about, be taken again at once."""
         ...
 
 
@@ -51,6 +58,8 @@ class Polled:
     """Of these: those that have their last word now."""
     failed: int
     """Of these: those of which the provider did not say anything; they are asked about again later."""
+    refused: str | None = None
+    """Why the provider refuses the account, such as ``auth 20003``: then nobody was asked further."""
 
 
 def poll(
@@ -65,38 +74,63 @@ def poll(
     """Ask ``sender`` about up to ``limit`` texts of ``store`` whose last word has not come, and write what it says.
 
     Run it every few minutes: each text is asked about ``after_s`` seconds after it was accepted (0 to 900), and then
-    less and less often, until 72 hours have passed. ``queue`` is a ready task of an adapter: a message that is sent
-    anew for a delivery failure is queued there; without it, `smsretry.store.recover` queues it. ``suppression``
-    takes who has opted out, as the provider says; by default it is the store, where that can. Any number may run side
-    by side.
+    less and less often, until an answer after 72 hours brings no last word, or nobody has answered for 14 days. Where
+    the provider refuses the account itself it stops, and what was not asked about is next time. ``queue`` is a ready
+    task of an adapter: a message that is sent anew for a delivery failure is queued there; without it,
+    `smsretry.store.recover` queues it. ``suppression`` takes who has opted out, as the provider says; by default it is
+    the store, where that can. Any number may run side by side.
 
     Raises `smsretry.ConfigurationError` for parts that cannot do it, before anybody is asked.
     """
     _check_parts(store, sender, suppression)
     check_queue(queue)
-    known = suppression or own_list(store)
-    asked = final = failed = 0
-    while asked < limit and (due := store.unreported(limit=min(100, limit - asked), after_s=after_s)):
-        for one in due:
-            asked += 1
-            received = _told(store, sender, known, one.provider_id)
-            if received is None:
-                failed += 1
-                continue
-            final += received.known.status.is_final
-            queue_again(queue, received)
-    return Polled(asked=asked, final=final, failed=failed)
+    run = _Poll(store, sender, suppression or own_list(store), queue)
+    while run.asked < limit and (due := store.unreported(limit=min(100, limit - run.asked), after_s=after_s)):
+        for number, one in enumerate(due):
+            run.ask(one.provider_id)
+            if run.refused is not None:
+                store.put_back(due[number:])
+                return run.polled
+    return run.polled
 
 
-def _told(store: CanAsk, sender: CanFetch, known: CanSuppress | None, provider_id: str) -> Received | None:
-    """Ask about one text, and write what is said; None where that was not possible."""
-    try:
-        report = sender.fetch(provider_id)
-        note_opt_out(known, report)
-        return store.receive(report)  # which text it is says of which round it is
-    except Exception as error:  # noqa: BLE001  # whatever a client or a database raises: it is asked again
-        _log.warning("%s could not be asked about (%s).", provider_id, reason_of(error))
-        return None
+@dataclass(slots=True)
+class _Poll:
+    """Hold who is asked, and count what came of it."""
+
+    store: CanAsk
+    sender: CanFetch
+    suppression: CanSuppress | None
+    queue: CanQueue | None
+    asked: int = 0
+    final: int = 0
+    failed: int = 0
+    refused: str | None = None
+
+    @property
+    def polled(self) -> Polled:
+        return Polled(asked=self.asked, final=self.final, failed=self.failed, refused=self.refused)
+
+    def ask(self, provider_id: str) -> None:
+        """Ask about one text, and write what is said."""
+        self.asked += 1
+        try:
+            report = self.sender.fetch(provider_id)
+            note_opt_out(self.suppression, report)
+            received = self.store.receive(report)  # which text it is says of which round it is
+        except Exception as error:  # noqa: BLE001  # whatever a client or a database raises: it is asked again
+            self._fail(provider_id, error)
+            return
+        self.final += received.known.status.is_final
+        queue_again(self.queue, received)
+
+    def _fail(self, provider_id: str, error: Exception) -> None:
+        self.failed += 1
+        failure = error.failure if isinstance(error, ProviderError) else None
+        why = "" if failure is None else f"{failure.kind} {failure.code or failure.http_status or ''}".rstrip()
+        _log.warning("%s could not be asked about (%s%s).", provider_id, reason_of(error), why and f": {why}")
+        if failure is not None and failure.kind in _REFUSED_ACCOUNTS:
+            self.refused = why
 
 
 def note_opt_out(known: CanSuppress | None, report: DeliveryReport) -> None:
@@ -131,7 +165,7 @@ def check_queue(queue: object) -> None:
 
 
 def _check_parts(store: object, sender: object, suppression: object) -> None:
-    if not (_is_plain(store, "unreported") and _is_plain(store, "receive")):
+    if not all(_is_plain(store, verb) for verb in ("unreported", "put_back", "receive")):
         raise ConfigurationError(
             f"store must be an SQLStore, got {type(store).__name__}. The store comes first: poll(store, sender)."
         )

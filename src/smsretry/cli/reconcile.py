@@ -40,9 +40,9 @@ def reconcile(*, url: str, every_s: float | None, limit: int, codes: tuple[str, 
     """Ask Twilio about texts whose delivery report never came, and keep what it says.
 
     The account is that of TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN. Each text is asked about 15 minutes after it was
-    accepted, and then less and less often, for three days. Run it beside callbacks or in place of them, or twice at
-    once. It ends after one run, or with --every when it is interrupted. What is sent anew is queued by smsretry
-    recover.
+    accepted, and then less and less often, until Twilio has no last word after three days. Run it beside callbacks or
+    in place of them, or twice at once. It ends after one run, or with --every when it is interrupted; where Twilio
+    refuses the account it stops, and one run then fails. What is sent anew is queued by smsretry recover.
     """
     from smsretry.callbacks import poll
     from smsretry.cli.show import opened
@@ -59,7 +59,7 @@ def reconcile(*, url: str, every_s: float | None, limit: int, codes: tuple[str, 
         repeat(
             store,
             lambda: poll(asked, sender, limit=limit, suppression=store),
-            lambda polled: _tell(polled, asked.taken(), as_json=as_json),
+            lambda polled: _tell(polled, asked.taken(), as_json=as_json, again_in_s=every_s),
             every_s=every_s,
         )
 
@@ -68,7 +68,7 @@ class _Asked:
     """Be the store that is polled, and count the texts that another store might send anew: ``is_left`` knows codes."""
 
     def __init__(self, store: SQLStore, *, is_left: Callable[[str], bool]) -> None:
-        self.unreported = store.unreported
+        self.unreported, self.put_back = store.unreported, store.put_back
         self._store, self._is_left = store, is_left
         self._ended = Counter[str]()
 
@@ -108,7 +108,8 @@ def _sender() -> TwilioSender:
     return TwilioSender.from_env()
 
 
-def _tell(polled: Polled, left: Counter[str], *, as_json: bool) -> None:
+def _tell(polled: Polled, left: Counter[str], *, as_json: bool, again_in_s: float | None) -> None:
+    """Tell what a run did; raise `click.ClickException` where the account was refused and no other run follows."""
     if as_json:
         click.echo(json.dumps(asdict(polled)))
     else:
@@ -122,3 +123,8 @@ def _tell(polled: Polled, left: Counter[str], *, as_json: bool) -> None:
             f"If your application does that, name it: --retry-code {code}",
             err=True,
         )
+    if polled.refused is not None:
+        why = f"Twilio refused the account ({polled.refused}), so nothing more was asked."
+        if again_in_s is None:
+            raise click.ClickException(f"{why} Mend it, and run this again.")
+        click.echo(f"{why} Next try in {again_in_s:g} s.", err=True)

@@ -81,21 +81,27 @@ def fetching(path: str, received_at: datetime) -> Generator[str, tuple[int, str]
     Raises `smsretry.errors.ProviderError` for what is no message.
     """
     status, text = yield path
+    answer = _object_in(text)
+    sid, word = answer.get("sid"), answer.get("status")
+    if status != 200 or not isinstance(sid, str) or not isinstance(word, str):
+        raise ProviderError(_not_fetched(status, answer.get("code")))
+    return report_of(sid, word, answer.get("error_code"), received_at, raw=answer)
+
+
+def _object_in(text: str) -> dict[str, Any]:
     try:
-        fetched: Any = json.loads(text) if status == 200 else {}
+        answer: Any = json.loads(text)
     except (ValueError, RecursionError):
-        fetched = {}
-    if not isinstance(fetched, dict):
-        fetched = {}
-    sid, word = fetched.get("sid"), fetched.get("status")
-    if not isinstance(sid, str) or not isinstance(word, str):
-        raise ProviderError(_not_fetched(status))
-    return report_of(sid, word, fetched.get("error_code"), received_at, raw=fetched)
+        return {}
+    return answer if isinstance(answer, dict) else {}
 
 
-def _not_fetched(status: int) -> Failure:
+def _not_fetched(status: int, code: object) -> Failure:
     if status == 200:
         return Failure.of(FailureKind.TEMPORARY, http_status=200, detail="no message in the answer", provider=PROVIDER)
+    row = lookup_code(code) if isinstance(code, int) and 400 <= status < 500 else None
+    if row is not None and status != 429:
+        return row.failure_on_create(status)
     return failure_of_status(status, own_error=True, provider=PROVIDER)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -40,7 +41,9 @@ from smsretry.store.schema import Schema
 from smsretry.store.writing import Tally, Writer
 
 NO_REPORT_AFTER: Final = timedelta(hours=72)
-"""How long after its acceptance a text is asked about."""
+"""How long after its acceptance an answer without a last word ends the asking about a text."""
+NO_ANSWER_AFTER: Final = timedelta(days=14)
+"""How long after it a text is asked about where no answer comes at all."""
 _log: Final = logging.getLogger("smsretry.store")
 _FIRST_PAUSE: Final = timedelta(minutes=30)
 _LONGEST_PAUSE: Final = timedelta(hours=12)
@@ -124,6 +127,15 @@ class Deliveries:
         self._writer.count_all(connection, tally)
         return len(taken), tuple(one for one in taken if one is not None)
 
+    def put_back(self, connection: sa.Connection, texts: Iterable[Unreported]) -> None:
+        """Let ``texts``, which were taken and not asked about, be due at once; those that have ended stay so."""
+        message, now = self._messages.c, self._writer.now(connection)
+        waits = (message.next_fetch.is_not(None), message.fetches > 0)
+        for text in sorted(texts, key=lambda one: one.message_id):  # whoever locks rows does it in this order
+            taken = (message.id == text.message_id, message.provider_id == text.provider_id, *waits)
+            put_back = sa.update(self._messages).where(*taken)
+            connection.execute(put_back.values(next_fetch=now, fetches=message.fetches - 1))
+
     def _taken_up(self, connection: sa.Connection, row: Any, now: datetime, tally: Tally) -> Unreported | None:
         """Return a text that is to be asked about; apply what was kept of it, and end one that waited too long."""
         has_ended = bucket_of(row.delivery) is not None  # then another text of its round was taken later
@@ -135,7 +147,7 @@ class Deliveries:
             self._bind(connection, kept, row.id)
             self._apply(connection, row, None, _News(known_in(kept), now, tally))
             return None
-        if row.fetches and now - row.decided_at >= NO_REPORT_AFTER:
+        if row.fetches and now - row.decided_at >= NO_ANSWER_AFTER:
             self._end_without_report(connection, row, now, tally)
             return None
         pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(row.fetches, 6))
@@ -216,6 +228,9 @@ class Deliveries:
             return None
         standing = _standing(row)
         known = _heavier(news.known, standing)  # a second text may stand elsewhere
+        if _was_asked_in_vain(row, report, known, news.now):
+            self._end_without_report(connection, row, news.now, news.tally)
+            return None
         if known[0] == standing[0] and row.delivery is not None and row.delivery != WITHOUT_REPORT:
             return None
         known = self._of_all_rounds(connection, row, known)
@@ -304,6 +319,15 @@ def _is_of(row: Any, report: DeliveryReport | None) -> bool:
     if report is None or report.provider_id == row.provider_id:
         return True
     return report.mark is not None and report.mark.round == row.round
+
+
+def _was_asked_in_vain(row: Any, report: DeliveryReport | None, known: Known, now: datetime) -> bool:
+    """Say whether ``report`` is the provider's answer, when the time for it is over, that there is no last word.
+
+    A report that names the message was not asked for: it is a callback.
+    """
+    is_answer = report is not None and report.message_id is None and row.next_fetch is not None and row.fetches > 0
+    return is_answer and not known[0].status.is_final and now - row.decided_at >= NO_REPORT_AFTER
 
 
 def _heavier(one: Known, other: Known) -> Known:

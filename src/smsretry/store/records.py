@@ -44,7 +44,7 @@ class CampaignSummary:
     undelivered: int
     """Of those sent: not arrived, as the provider says."""
     no_report: int
-    """Of those sent: no last word came within three days."""
+    """Of those sent: the provider, asked after three days, knew no last word."""
     delivered_after_retry: int
     """Of those delivered: sent anew for a delivery failure before, whichever of the texts arrived."""
     delivery_retries: int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -298,8 +298,8 @@ class SQLStore:
         """Take up to ``limit`` texts whose last word has not come, for the caller to ask the provider about.
 
         Each is taken ``after_s`` seconds (0 to 900) after it was accepted, and then half an hour, an hour and so on
-        later, up to every 12 hours; after 72 hours, when it was asked about at least once, it has no report. What was
-        taken is not taken again meanwhile, by whoever asks.
+        later, up to every 12 hours. It has no report when what was fetched (a report without our message's id) after 72
+        hours is no last word, or nothing was in 14 days. What was taken is not taken again meanwhile, by whoever asks.
         """
         first = checked_first_fetch(after_s)
         while True:
@@ -308,6 +308,10 @@ class SQLStore:
             )
             if taken or not due:
                 return taken
+
+    def put_back(self, texts: Sequence[Unreported], /) -> None:
+        """Let ``texts``, which were taken by `unreported` and not asked about, be taken again at once."""
+        self._database.write(lambda connection: self._deliveries.put_back(connection, texts))
 
     def suppressed(self, to: str, sender: str, /) -> Suppression | None:
         """Return the entry by which ``sender`` must not text ``to``: see `smsretry.ports.SuppressionList`."""
