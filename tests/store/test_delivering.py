@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -752,3 +754,42 @@ def test_a_new_round_that_only_analytics_knows_has_no_delivery_yet(store: SQLSto
     assert figures(store) == {"failed": 1}
     store.record(accepted("m", 2, sid="SM2", round=2))
     assert figures(store) == {"sent": 1}
+
+
+@pytest.mark.integration
+def test_an_event_and_a_report_about_one_text_never_wait_in_a_circle(postgres_store: SQLStore) -> None:
+    store = emptied(postgres_store)
+    store.plan(message("m"))
+    attempts, event = store._schema.attempts, accepted("m", sid="SM1")
+    with ThreadPoolExecutor() as pool, store._database._ready_engine().begin() as connection:
+        connection.execute(sa.text("SET LOCAL lock_timeout = '500ms'"))  # a circle is broken after a second
+        store._deliveries._arrivals.locked(connection, "m")  # as a report begins
+        noted = pool.submit(store.record, event)
+        time.sleep(0.3)  # by now it waits for the message
+        store._deliveries.receive(connection, told(S.QUEUED, "m", mark=Mark(1, 1, 1)))
+        written = sa.select(attempts.c.event_id).where(attempts.c.event_id == event.event_id)
+        assert connection.scalar(written) == event.event_id
+    assert noted.result(timeout=5) is None
+    assert figures(store) == {"sent": 1}
+
+
+@pytest.mark.integration
+def test_a_report_that_a_purge_takes_away_meanwhile_is_written_anew(postgres_store: SQLStore) -> None:
+    store = emptied(postgres_store)
+    store.receive(told(S.SENT))
+    reports, engine = store._schema.reports, store._database._ready_engine()
+    purged: list[str] = []
+
+    def purge(_: Any, __: Any, statement: str, *___: Any) -> None:
+        if statement.startswith(f"INSERT INTO {reports.name}") and not purged:
+            purged.append(statement)
+            with engine.begin() as other:
+                other.execute(sa.delete(reports))
+
+    sa.event.listen(engine, "after_cursor_execute", purge)
+    try:
+        received = store.receive(told(S.DELIVERED))
+    finally:
+        sa.event.remove(engine, "after_cursor_execute", purge)
+    assert purged
+    assert (received.known.status, received.changed) == (S.DELIVERED, True)

@@ -184,19 +184,28 @@ class Deliveries:
         self, connection: sa.Connection, report: DeliveryReport, message_id: str | None, now: datetime
     ) -> tuple[Known, Known]:
         """Write ``report``; return what was known of its text before, and what is known now."""
-        told, new = self._reports.c, (report.delivery, _kind_of(report))
+        new = (report.delivery, _kind_of(report))
         values = {"message_id": message_id, **_columns(new), "changed_at": now}
         first = {"provider_id": report.provider_id, "first_at": now, **values}
         insert = self._database.insert(self._reports).values(first)
         insert = insert.on_conflict_do_nothing(index_elements=["provider_id"])
-        if connection.execute(insert, execution_options={"preserve_rowcount": True}).rowcount == 1:
-            return (Delivery(), None), new
-        row = self._report_of(connection, report.provider_id)
+        while True:  # twice at most, unless a purge takes the report away between the two statements
+            if connection.execute(insert, execution_options={"preserve_rowcount": True}).rowcount == 1:
+                return (Delivery(), None), new
+            row = self._report_of(connection, report.provider_id)
+            if row is not None:
+                return self._raised(connection, row, new, message_id, now)
+
+    def _raised(
+        self, connection: sa.Connection, row: Any, new: Known, message_id: str | None, now: datetime
+    ) -> tuple[Known, Known]:
+        """Write what ``new`` adds to the report in ``row``; return what was known before, and what is known now."""
         before = known_in(row)
         known = _heavier(before, new)
         if known != before or (row.message_id is None and message_id is not None):
             values = {**_columns(known), "message_id": message_id or row.message_id, "changed_at": now}
-            connection.execute(sa.update(self._reports).where(told.provider_id == report.provider_id).values(values))
+            told = self._reports.c.provider_id == row.provider_id
+            connection.execute(sa.update(self._reports).where(told).values(values))
         return before, known
 
     def _prove(self, connection: sa.Connection, row: Any, report: DeliveryReport, now: datetime) -> bool:

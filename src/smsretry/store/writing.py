@@ -1,7 +1,7 @@
 """Write one fact in one transaction: its row, the message that it moves, and the counters of that move.
 
-Rows are locked in one order, attempt, message, counters, and one transaction touches one row of each: nobody waits in a
-circle.
+Rows are locked in one order, message, attempt, counters, as wherever reports and the journal write them, and one
+transaction touches one row of each: nobody waits in a circle. A message that nobody knew is made after its attempt.
 """
 
 from __future__ import annotations
@@ -63,10 +63,11 @@ class Writer:
 
     def note(self, connection: sa.Connection, fact: Fact) -> bool:
         """Write ``fact``; False where it was written before."""
+        row = connection.execute(self._lock_message, {"message_id": fact.message_id}).one_or_none()
         event_id = self._append(connection, fact)
         if event_id is None:
             return False
-        campaign, added = self._move(connection, fact)
+        campaign, added = self._move(connection, fact, row)
         added[DOUBLED] = self._texts_too_many(connection, fact, event_id)
         self.count(connection, campaign, fact.message_id, added)
         return True
@@ -161,18 +162,20 @@ class Writer:
         attempts = self._attempts
         return connection.scalar(sa.select(attempts.c.provider_id).where(attempts.c.event_id == event_id))
 
-    def _move(self, connection: sa.Connection, fact: Fact) -> tuple[str, dict[str, int]]:
-        """Move the message of ``fact``, and return its campaign and what that adds to the counters."""
+    def _move(self, connection: sa.Connection, fact: Fact, row: Any) -> tuple[str, dict[str, int]]:
+        """Move the message of ``fact``, and return its campaign and what that adds to the counters.
+
+        ``row`` is the message's, locked; None where it was not known.
+        """
         first = first_standing(fact)
-        while True:  # twice at most, unless a purge takes the message away between the two statements
+        while row is None:  # once, unless others make the message, and a purge takes it away, between the statements
             added = connection.execute(
                 self._add_message, {"id": fact.message_id, **first}, execution_options=_COUNT_ROWS
             )
             if added.rowcount == 1:
                 return fact.campaign, moves(None, fact.state, fact)
             row = connection.execute(self._lock_message, {"message_id": fact.message_id}).one_or_none()
-            if row is not None:
-                return self._move_known(connection, _standing(row), fact)
+        return self._move_known(connection, _standing(row), fact)
 
     def _move_known(self, connection: sa.Connection, standing: Standing, fact: Fact) -> tuple[str, dict[str, int]]:
         changed = changes(standing, fact)
