@@ -35,6 +35,8 @@ _SLOWEST: Final = 6
 """A message that is handed over again and again comes back after ``2**6`` times the grace at the latest."""
 _LEAST_PAUSE: Final = timedelta(seconds=1)
 _BATCH: Final = 200
+_OVERDUE_BATCH: Final = 2_000
+"""So many are taken at once: each time all that is overdue is sorted, and a SQLite file is locked for 0.1 s or so."""
 _MENDED: Final = (MessageState.FAILED.value, MessageState.EXPIRED.value)
 
 _log: Final = logging.getLogger("smsretry.store")
@@ -92,9 +94,9 @@ def recover(store: SQLStore, requeue: Requeue, *, grace_s: float = GRACE_S) -> R
     """
     _check_parts(store, requeue)
     done, began = Recovered(), time.monotonic()
-    while batch := store.overdue(grace_s=grace_s, limit=_BATCH, running_s=time.monotonic() - began):
+    while batch := store.overdue(grace_s=grace_s, limit=_OVERDUE_BATCH, running_s=time.monotonic() - began):
         done = _added(done, _queued(store, requeue, batch))
-        if len(batch) < _BATCH:
+        if len(batch) < _OVERDUE_BATCH:
             break
     return done
 
@@ -200,8 +202,9 @@ class Recovery:
             .with_for_update(skip_locked=True)
         )
         rows = connection.execute(query).all()
-        for row in rows:
-            self._writer.change(connection, row.id, {"handed_over_at": now, "hand_overs": row.hand_overs + 1})
+        handed = [{"message_id": row.id, "handed_over_at": now, "hand_overs": row.hand_overs + 1} for row in rows]
+        if handed:
+            connection.execute(self._writer.change_message, handed)
         return tuple(_overdue(row) for row in rows)
 
     def _is_its_turn(self, now: datetime, pause: timedelta) -> sa.ColumnElement[bool]:
