@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -28,6 +29,7 @@ from smsretry.errors import ConfigurationError
 from smsretry.store import SQLStore
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+SERVICE = f"MG{'a' * 32}"
 AGAIN = Message(TO, "Hello.", id="m")
 
 
@@ -109,6 +111,14 @@ def test_a_json_body_is_checked_by_its_hash():
     method, path, headers, body = request
     assert callbacks(log).handle(method, path, headers, body.replace(b"SM1", b"SM2")).status == 403
     assert len(log.reports) == 1
+
+
+def test_a_number_in_a_json_body_is_read_as_its_digits():
+    log = Log()
+    told = {"MessageSid": "SM1", "MessageStatus": "undelivered", "ErrorCode": 30003, "Flash": True}
+    assert callbacks(log).handle(*json_body(told)).status == 204
+    assert log.reports[0].code == "30003"
+    assert "Flash" not in log.reports[0].raw
 
 
 @pytest.mark.parametrize(
@@ -232,11 +242,38 @@ def test_an_application_gets_what_comes_in_and_nobody_else_sees_it():
     assert "time" not in repr(one)
 
 
-def test_an_application_that_fails_is_away():
+def test_an_application_that_fails_is_told_and_what_was_written_stays(caplog):
     def fail(_: Inbound) -> None:
-        raise RuntimeError
+        raise RuntimeError(TO)
 
-    assert callbacks(Log(), on_inbound=fail).handle(*form(inbound("hello"))).status == 503
+    log = Log()
+    assert callbacks(log, on_inbound=fail).handle(*form(inbound("STOP"))).status == 200
+    assert (TO, FROM) in log.list
+    assert "on_inbound raised for SM9 (RuntimeError)." in caplog.text
+    assert TO not in caplog.text
+
+
+def test_what_cannot_be_called_with_what_comes_in_is_refused():
+    with pytest.raises(ConfigurationError, match="on_inbound must be a function of an Inbound, got str"):
+        callbacks(Log(), on_inbound="print")
+
+
+class Whole(Log):
+    """Be a list that takes several entries at once."""
+
+    def suppress_all(self, entries: Iterable[Suppression], /) -> None:
+        entries = list(entries)
+        assert len(entries) == 2
+        self.list.update({(entry.to, entry.sender): entry for entry in entries})
+
+    def suppress(self, entry: Suppression, /) -> None:
+        raise AssertionError(entry)
+
+
+def test_stop_puts_a_number_on_the_list_for_number_and_service_at_once():
+    log = Whole()
+    assert callbacks(log).handle(*form([*inbound("STOP"), ("MessagingServiceSid", SERVICE)])).status == 200
+    assert log.list.keys() == {(TO, FROM), (TO, SERVICE)}
 
 
 @pytest.mark.parametrize("number", ["whatsapp:+14155550123", "12345", "messenger:1"])

@@ -111,3 +111,12 @@ def test_what_is_no_entry_is_not_put_on_the_list(store: SQLStore, entry: Any) ->
         store.suppress(entry)
     assert TO not in str(refused.value)
     assert list(store.suppressions()) == []
+
+
+def test_several_entries_are_put_on_the_list_together_or_not_at_all(store: SQLStore) -> None:
+    both = [Suppression(to=TO), Suppression(to=TO, sender="MG1")]
+    with pytest.raises(InvalidMessage, match="must be a Suppression, got str"):
+        store.suppress_all([*both, "MG2"])  # type: ignore[list-item]
+    assert list(store.suppressions()) == []
+    store.suppress_all(both)
+    assert [entry.sender for entry in store.suppressions()] == ["", "MG1"]

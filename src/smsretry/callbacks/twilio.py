@@ -93,10 +93,11 @@ class TwilioCallbacks:
     path, with that part. ``store`` (an `smsretry.store.SQLStore`) takes delivery reports. ``queue`` is a ready task of
     an adapter: a message that is sent anew for a delivery failure is queued there; without it, `smsretry.store.recover`
     does so. ``suppression`` takes who said STOP and START; by default it is the store, where that can. ``on_inbound``
-    is called with each message that comes in.
+    is called with each message that comes in; what it raises is logged.
 
     Raises `smsretry.ConfigurationError` for a URL that is none, a token that is empty, a store that takes nothing, a
-    queue that queues nothing, and a store whose ``delivery_retries`` name a code after which no retry can help.
+    queue that queues nothing, an ``on_inbound`` that cannot be called, and a store whose ``delivery_retries`` name a
+    code after which no retry can help.
     """
 
     def __init__(
@@ -119,7 +120,7 @@ class TwilioCallbacks:
         self._store = store
         self._queue = queue
         self._suppression = suppression or own_list(store)
-        self._on_inbound = on_inbound
+        self._on_inbound = _checked_call(on_inbound)
         check_codes(getattr(getattr(store, "delivery_retries", None), "codes", ()))
         self._clock = clock or _utc_now
         self._told_at: dict[str, datetime] = {}
@@ -210,14 +211,33 @@ class TwilioCallbacks:
 
     def _take_inbound(self, inbound: Inbound, fields: _Fields) -> Response:
         if self._suppression is not None and inbound.word:
-            for entry in _entries_of(inbound, fields):
-                if inbound.word == "stop":
-                    self._suppression.suppress(entry)
-                else:
+            entries = _entries_of(inbound, fields)
+            if inbound.word == "stop":
+                _suppress_all(self._suppression, entries)
+            else:
+                for entry in entries:
                     self._suppression.lift(entry.to, entry.sender)
-        if self._on_inbound is not None:
-            self._on_inbound(inbound)
+        self._hand_on(inbound)
         return Response(200, _EMPTY_TWIML, "text/xml; charset=utf-8")
+
+    def _hand_on(self, inbound: Inbound) -> None:
+        """Let the application read what came in; what it raises changes nothing of what is written."""
+        if self._on_inbound is None:
+            return
+        try:
+            self._on_inbound(inbound)
+        except Exception as error:  # noqa: BLE001  # an application raises what it likes, and Twilio asks once
+            _log.error("on_inbound raised for %s (%s).", inbound.provider_id, reason_of(error))
+
+
+def _suppress_all(known: SuppressionList, entries: list[Suppression]) -> None:
+    """Put ``entries`` on the list, in one transaction where it can: who said stop must not be on half of it."""
+    suppress_all = getattr(known, "suppress_all", None)
+    if callable(suppress_all):
+        suppress_all(entries)
+    else:
+        for entry in entries:
+            known.suppress(entry)
 
 
 def _refusal(headers: Mapping[str, str], body: bytes) -> str:
@@ -274,9 +294,9 @@ class _Fields(dict[str, str]):
 
     @classmethod
     def of_json(cls, text: str) -> Self:
-        """Return the fields of a JSON object; what is no text in it is left out."""
+        """Return the fields of a JSON object, whole numbers as text; what is neither is left out."""
         data = json.loads(text)
-        return cls((name, value) for name, value in data.items() if isinstance(value, str))
+        return cls((name, str(value)) for name, value in data.items() if type(value) in {str, int})
 
     def getall(self, name: str) -> list[str]:
         """Return all values of ``name``: what Twilio's validator asks a form for."""
@@ -299,6 +319,13 @@ def _tokens(auth_token: object) -> list[str]:
     if not tokens or not all(isinstance(token, str) and token for token in tokens):
         raise ConfigurationError("auth_token must be the account's token, or several (none is shown here).")
     return [str(token) for token in tokens]
+
+
+def _checked_call(on_inbound: Callable[[Inbound], object] | None) -> Callable[[Inbound], object] | None:
+    if on_inbound is None or callable(on_inbound):
+        return on_inbound
+    got = type(on_inbound).__name__
+    raise ConfigurationError(f"on_inbound must be a function of an Inbound, got {got}. Leave it out for none.")
 
 
 def _checked_url(url: object) -> str:

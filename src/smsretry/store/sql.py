@@ -320,10 +320,16 @@ class SQLStore:
 
     def suppress(self, entry: Suppression, /) -> None:
         """Put ``entry`` on the list of who must not be texted; raise `smsretry.InvalidMessage` for what is none."""
-        if not isinstance(entry, Suppression):
-            got = type(entry).__name__
-            raise InvalidMessage(f"What goes on the list must be a Suppression, got {got}. Use Suppression(to=…).")
-        self._database.write(lambda connection: self._suppressions.add(connection, [entry]))
+        self.suppress_all((entry,))
+
+    def suppress_all(self, entries: Iterable[Suppression], /) -> None:
+        """Put all ``entries`` on the list, or none: in one transaction."""
+        entries = tuple(entries)
+        for entry in entries:
+            if not isinstance(entry, Suppression):
+                got = type(entry).__name__
+                raise InvalidMessage(f"What goes on the list must be a Suppression, got {got}. Use Suppression(to=…).")
+        self._database.write(lambda connection: self._suppressions.add(connection, entries))
 
     def lift(self, to: str, sender: str, /) -> bool:
         """Take the entry of this very number and sender off the list; False where there is none."""
