@@ -225,6 +225,8 @@ def test_an_error_of_the_database_shows_nothing_of_a_message(file_url: str) -> N
         ("nosuch://db", "works on SQLite and PostgreSQL, got 'nosuch'"),
         ("sqlite+nosuch:///sms.db", r"does not fit the driver 'sqlite\+nosuch'"),
         ("postgresql+pg8000://db/shop", "The driver of postgresql is not installed: pg8000. .* pip install pg8000"),
+        ("sqlite+aiosqlite:///x.db", r"needs a driver that is not async, got 'sqlite\+aiosqlite'"),
+        ("postgresql+asyncpg://db/shop", r"needs a driver that is not async, got 'postgresql\+asyncpg'"),
         ("postgresql+psycopg_async://db/shop", r"needs a driver that is not async, got 'postgresql\+psycopg_async'"),
         ("sqlite://db.example/sms.db", "or there is no such driver.*three slashes"),
     ],

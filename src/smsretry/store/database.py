@@ -85,7 +85,7 @@ class Database:
         self.kind = self._url.get_backend_name()
         _check_kind(self.kind)
         engine = self._engine_here()
-        _check_sync(engine)
+        _check_sync(engine.dialect, engine.url)
         self.insert: _Insert = sqlite.insert if self.kind == "sqlite" else postgresql.insert
         self._by_pid = {os.getpid(): _Opened(engine)}
         self._inherited: list[sa.Pool] = []
@@ -271,6 +271,7 @@ def built_engine(url: sa.URL, *, busy_timeout_s: float) -> sa.Engine:
     if backend == "sqlite" and is_memory(url):  # one connection is the database: threads take turns
         options |= {"poolclass": sa.QueuePool, "pool_size": 1, "max_overflow": 0, "pool_timeout": busy_timeout_s}
     try:
+        _check_sync(url.get_dialect(), url)  # before its driver is missed
         engine = sa.create_engine(url, **options)
     except ModuleNotFoundError as error:
         raise ConfigurationError(_missing_driver(backend, error)) from error
@@ -390,10 +391,10 @@ def _check_patience(busy_timeout_s: Any) -> None:
         raise ConfigurationError(msg)
 
 
-def _check_sync(engine: sa.Engine) -> None:
-    if engine.dialect.is_async:
+def _check_sync(dialect: sa.Dialect | type[sa.Dialect], url: sa.URL) -> None:
+    if dialect.is_async:
         msg = (
-            f"SQLStore needs a driver that is not async, got {engine.url.drivername!r}. "
+            f"SQLStore needs a driver that is not async, got {url.drivername!r}. "
             "Use 'sqlite:///…' or 'postgresql+psycopg://…'."
         )
         raise ConfigurationError(msg)

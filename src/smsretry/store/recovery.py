@@ -5,9 +5,11 @@ from __future__ import annotations
 import inspect
 import logging
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 import sqlalchemy as sa
@@ -160,9 +162,17 @@ def _queued(store: SQLStore, requeue: Requeue, batch: Sequence[Overdue]) -> Reco
                 requeue.send(overdue.message)
             handed_over += 1
         except Exception as error:  # noqa: BLE001  # a queue raises what it likes, and the others must go on
-            _log.error("%s could not be queued again (%s).", overdue.message_id, reason_of(error))
+            _log.error("%s could not be queued again (%s%s).", overdue.message_id, reason_of(error), _place_of(error))
             failed += 1
     return Recovered(handed_over=handed_over, failed=failed, unrecoverable=unrecoverable, without_text=without_text)
+
+
+def _place_of(error: Exception) -> str:
+    """Say where ``error`` was raised, unless its words are ours and told: those of another may hold a number."""
+    if isinstance(error, ConfigurationError):
+        return ""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f" in {frame.name}, {Path(frame.filename).name}:{frame.lineno}"
 
 
 def _added(one: Recovered, other: Recovered) -> Recovered:
