@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 from tests.store.clock import pass_time
 
 from smsretry.cli.commands import smsretry
+from smsretry.cli.ending import Course
 from smsretry.core.suppression import Suppression
 from smsretry.store import SQLStore
 from smsretry.testing import TwilioSimulator
@@ -216,3 +217,46 @@ def test_a_campaign_that_is_told_to_end_stops_as_by_ctrl_c(tmp_path: Path) -> No
         assert (code, twilio.text_count < len(ROWS)) == (130, True)
         assert "--resume" in errors
         assert twilio.posts == twilio.text_count, "what was in flight came back"
+
+
+STOPPED_AS_IT_SAYS = """
+import signal, sys
+from smsretry.cli import main
+
+class Heard:
+    def __init__(self, file, words):
+        self.file, self.words = file, words
+
+    def write(self, text):
+        done = self.file.write(text)
+        if self.words in text:
+            signal.raise_signal(signal.SIGTERM)
+        return done
+
+    def __getattr__(self, name):
+        return getattr(self.file, name)
+
+sys.stdout = Heard(sys.stdout, sys.argv.pop(1))
+main()
+"""
+
+
+@pytest.mark.parametrize("words", ["accepted 6", "The campaign spring"])
+def test_a_campaign_that_is_told_to_end_when_all_were_sent_says_so(
+    tmp_path: Path, twilio: TwilioSimulator, words: str
+) -> None:
+    run = [sys.executable, "-c", STOPPED_AS_IT_SAYS, words, *arguments(listed(tmp_path, *ROWS[:6]))]
+    done = subprocess.run(run, env=environment(twilio), capture_output=True, text=True, timeout=60, check=False)
+    assert twilio.text_count == 6
+    assert "accepted │ 6" in " ".join(done.stdout.split())
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_whoever_stops_a_campaign_is_told_how_far_it_was() -> None:
+    course = Course()
+    assert course.where_it_stopped() == "Stopped before this run sent a text."
+    course.has_begun = True
+    assert course.where_it_stopped().startswith("Stopped. To go on:\nsmsretry ")
+    course.has_ended = True
+    assert course.where_it_stopped().startswith("Stopped when every message had ended. To see what became of them:\n")
+    assert course.where_it_stopped().endswith(" --resume")

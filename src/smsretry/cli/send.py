@@ -11,7 +11,7 @@ from typing import Final
 import click
 from rich.console import Console
 
-from smsretry.cli.ending import INTERRUPTED
+from smsretry.cli.ending import INTERRUPTED, Course
 from smsretry.errors import ConfigurationError, InvalidMessage
 
 _FILE: Final = click.Path(path_type=Path, dir_okay=False)
@@ -74,8 +74,8 @@ def send(
     from smsretry.cli.telling import print_survey
     from smsretry.contacts import Contacts, Numbers, Table, Template
 
-    console = Console()
-    with _told():
+    console, course = Console(), Course()
+    with _told(course):
         contacts = Contacts(
             table=Table(file, delimiter=delimiter),
             template=Template.of(_template(template, template_file)),
@@ -97,6 +97,7 @@ def send(
             concurrency=concurrency,
             rate_per_s=rate,
             resume=resume,
+            course=course,
         )
         code = carry_out(console, order, store, ask=lambda: _ask(survey.messages, yes=yes or resume))
     sys.exit(code)
@@ -129,12 +130,12 @@ def _text_in(file: Path) -> str:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _told(course: Course) -> Iterator[None]:
     """Let whatever is wrong be told in words."""
     try:
         yield
     except KeyboardInterrupt:
-        click.echo("Stopped before the first text was sent.", err=True)
+        click.echo(course.where_it_stopped(), err=True)
         sys.exit(INTERRUPTED)
     except (ConfigurationError, InvalidMessage, ModuleNotFoundError) as error:  # the last says which extra to install
         raise click.ClickException(str(error)) from None

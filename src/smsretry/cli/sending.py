@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import shlex
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Final, Self
 
@@ -28,7 +26,7 @@ from rich.text import Text
 from sqlalchemy.exc import SQLAlchemyError
 
 from smsretry.campaign import Progress, run_campaign
-from smsretry.cli.ending import INTERRUPTED, end_as_by_hand
+from smsretry.cli.ending import INTERRUPTED, Course, end_as_by_hand, end_by_itself
 from smsretry.cli.resuming import Known, known_before
 from smsretry.cli.show import database_of, first_line
 from smsretry.cli.telling import print_result
@@ -55,6 +53,7 @@ class Order:
     concurrency: int | None
     rate_per_s: float | None
     resume: bool
+    course: Course = field(default_factory=Course)
 
 
 def carry_out(console: Console, order: Order, store: str, *, ask: Callable[[], None]) -> int:
@@ -73,13 +72,10 @@ def carry_out(console: Console, order: Order, store: str, *, ask: Callable[[], N
         leave_out_bad_rows(contacts, journal, order.survey)
         plan_several(contacts, journal, known, order.survey)
         end_as_by_hand()
-        try:
-            done = send_all(console, order, known, AsyncDispatcher(sender, journal=journal, suppression=journal))
-        except KeyboardInterrupt:
-            _tell_how_to_go_on()
-            return INTERRUPTED
-        finally:
-            print_result(console, journal, contacts.campaign)
+        done = sent(console, order, known, AsyncDispatcher(sender, journal=journal, suppression=journal))
+        print_result(console, journal, contacts.campaign)
+    if done is None:
+        return INTERRUPTED
     return 0 if done.accepted == done.taken else NOT_ALL_ACCEPTED
 
 
@@ -134,18 +130,33 @@ def plan_several(contacts: Contacts, store: SQLStore, known: Known, survey: Surv
         store.plan(one for one in messages if place_of(one.to, "")[0] in survey.with_several)
 
 
-def send_all(console: Console, order: Order, known: Known, dispatcher: AsyncDispatcher) -> Progress:
-    """Send the messages of a list with a progress bar until each has ended, and return what became of them."""
+def sent(console: Console, order: Order, known: Known, dispatcher: AsyncDispatcher) -> Progress | None:
+    """Send all messages, and return what became of them; None, and how to go on is told, where it was interrupted.
+
+    An interrupt after the last one has ended stops nothing.
+    """
+    ends = list[Progress]()
+    order.course.has_begun = True
+    try:
+        send_all(console, order, known, dispatcher, ends.append)
+    except KeyboardInterrupt:
+        if not ends:
+            click.echo(order.course.where_it_stopped(), err=True)
+            return None
+    order.course.has_ended = True
+    end_by_itself()
+    return ends[0]
+
+
+def send_all(
+    console: Console, order: Order, known: Known, dispatcher: AsyncDispatcher, tell: Callable[[Progress], None]
+) -> None:
+    """Send the messages of a list with a progress bar until each has ended, and ``tell`` what became of them."""
     with _Shown(console, order.survey.messages) as shown:
         messages = order.contacts.messages(Occurrences(known.places))
         limiter = None if order.rate_per_s is None else MemoryLimiter(order.rate_per_s)
         concurrency = order.concurrency or CONCURRENCY
-        return run_campaign(messages, dispatcher, concurrency=concurrency, limiter=limiter, on_progress=shown.show)
-
-
-def _tell_how_to_go_on() -> None:
-    again = sys.argv[1:] if "--resume" in sys.argv else [*sys.argv[1:], "--resume"]
-    click.echo(f"Stopped. To go on:\n{shlex.join(['smsretry', *again])}", err=True)
+        tell(run_campaign(messages, dispatcher, concurrency=concurrency, limiter=limiter, on_progress=shown.show))
 
 
 class _Shown:
