@@ -282,7 +282,7 @@ def test_what_is_wrong_is_said_with_what_to_do(store, arguments, says):
 
 
 def test_the_kinds_are_those_whose_texts_are_kept():
-    from smsretry.cli.hand_over import _MENDABLE
+    from smsretry.cli import options
     from smsretry.store.kept import MENDABLE
 
-    assert set(_MENDABLE) == MENDABLE
+    assert set(options.MENDABLE) == MENDABLE

@@ -14,8 +14,10 @@ import pytest
 from click.testing import CliRunner, Result
 from tests.store.clock import pass_time
 
+from smsretry import Message
 from smsretry.cli.commands import smsretry
 from smsretry.cli.ending import Course
+from smsretry.contacts.messages import message_id_of, name_space_of
 from smsretry.core.suppression import Suppression
 from smsretry.store import SQLStore
 from smsretry.testing import TwilioSimulator
@@ -217,6 +219,86 @@ def test_a_campaign_that_is_told_to_end_stops_as_by_ctrl_c(tmp_path: Path) -> No
         assert (code, twilio.text_count < len(ROWS)) == (130, True)
         assert "--resume" in errors
         assert twilio.posts == twilio.text_count, "what was in flight came back"
+
+
+def test_what_failed_for_the_account_is_sent_once_more_when_it_is_mended(
+    tmp_path: Path, twilio: TwilioSimulator
+) -> None:
+    twilio.always(Refused(code=21212), to="+14155550001")
+    twilio.always(Refused(code=21211), to="+14155550002")
+    file = listed(tmp_path, *ROWS[:4])
+    done = sent(twilio, *arguments(file), code=3)
+    assert "this sends them once more: --resume --retry sender_config" in told(done)
+    twilio.always(None, to="+14155550001")
+    assert "accepted │ 2" in told(sent(twilio, *arguments(file, "--resume"), code=3))
+    done = sent(twilio, *arguments(file, "--resume", "--retry", "sender_config", "--retry", "auth"), code=3)
+    assert "Sent once more, since they failed with sender_config: 1." in told(done)
+    assert "accepted │ 3" in told(done)
+    assert [len(twilio.texts_to(f"+1415555000{n}")) for n in range(4)] == [1, 1, 0, 1]
+    assert twilio.posts == 5
+
+
+def test_only_a_campaign_that_goes_on_is_retried(tmp_path: Path) -> None:
+    done = checked(listed(tmp_path, *ROWS[:2]), "--retry", "auth")
+    assert done.exit_code == 2
+    assert "Say --resume too" in done.output
+    assert checked(listed(tmp_path, *ROWS[:2]), "--resume", "--retry", "invalid_number").exit_code == 2
+
+
+def test_rows_that_failed_are_written_with_the_reason_and_may_be_sent_as_they_are(
+    tmp_path: Path, twilio: TwilioSimulator
+) -> None:
+    twilio.always(Refused(code=21211), to="+14155550001")
+    file, failed = (
+        listed(tmp_path, "+14155550000;Ann;1", "+14155550001;Zoë;2", header="phone;name;code"),
+        tmp_path / "f.csv",
+    )
+    assert "--resume --failed failed.csv writes them" in told(sent(twilio, *arguments(file), code=3))
+    done = sent(twilio, *arguments(file, "--resume", "--failed", str(failed)), code=3)
+    assert f"1 row that failed: see {failed}." in told(done)
+    assert failed.read_text("utf-8").splitlines() == [
+        "phone;name;code;smsretry_line;smsretry_kind;smsretry_code;smsretry_reason",
+        "+14155550001;Zoë;2;3;invalid_number;21211;permanent",
+    ]
+    again = ["send", str(failed), "--template", TEXT, "--campaign", "again", "--store", str(tmp_path / "sms.db")]
+    sent(twilio, *again, "--failed", str(tmp_path / "g.csv"), code=3)
+    assert (tmp_path / "g.csv").read_text("utf-8").replace(";3;", ";2;") == failed.read_text("utf-8").replace(
+        ";3;", ";2;"
+    )
+
+
+@pytest.mark.parametrize(("name", "words"), [("contacts.csv", "is the list itself"), ("no/f.csv", "is no folder")])
+def test_where_the_rows_that_failed_cannot_be_written_nothing_is_sent(tmp_path: Path, name: str, words: str) -> None:
+    done = checked(listed(tmp_path, *ROWS[:2]), "--failed", str(tmp_path / name))
+    assert done.exit_code == 1
+    assert words in " ".join(done.output.split())
+
+
+def test_messages_that_are_in_no_row_any_more_are_told_and_may_be_taken_back(
+    tmp_path: Path, twilio: TwilioSimulator
+) -> None:
+    file, url = listed(tmp_path, *ROWS[:3]), f"sqlite:///{tmp_path / 'sms.db'}"
+    planned = [
+        Message(f"+1415555000{n}", TEXT.format(name=f"N{n}"), id=id_in("spring", n), campaign="spring")
+        for n in range(5)
+    ]
+    with SQLStore(url) as store:
+        store.plan(planned)
+        done = sent(twilio, *arguments(file, "--resume"))
+        assert f"2 messages of the campaign in no row of {file}, so not sent." in told(done)
+        for message in planned[3:]:
+            words = next(line for line in done.stdout.splitlines() if str(message.id) in line)
+            assert CliRunner().invoke(smsretry, words.split()[1:]).exit_code == 0
+        assert store.campaign_summary("spring").canceled == 2
+    assert "in no row" not in told(sent(twilio, *arguments(file, "--resume")))
+
+
+def id_in(campaign: str, number: int) -> str:
+    return message_id_of(name_space_of(campaign), f"+1415555{number:04d}", 1)
+
+
+def told(done: subprocess.CompletedProcess[str]) -> str:
+    return " ".join(done.stdout.split())
 
 
 STOPPED_AS_IT_SAYS = """

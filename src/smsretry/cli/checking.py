@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import click
 from rich.console import Console
 from rich.text import Text
@@ -23,3 +26,13 @@ def check_survey(survey: Survey, *, skip_bad_rows: bool) -> None:
         )
     if not survey.messages:
         raise click.ClickException("There is nothing to send: no row becomes a message.")
+
+
+def check_target(target: Path, contacts: Contacts) -> None:
+    """Refuse a file that could not be written once everything was sent."""
+    if target.exists() and target.samefile(contacts.table.path):
+        raise click.ClickException(f"--failed {target} is the list itself. Name another file.")
+    if not target.parent.is_dir():
+        raise click.ClickException(f"--failed {target} cannot be written: {target.parent} is no folder. Make it.")
+    if not os.access(target if target.exists() else target.parent, os.W_OK):
+        raise click.ClickException(f"--failed {target} cannot be written: it is not allowed. Name another file.")

@@ -12,15 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from smsretry.cli.options import EVERY, JSON, STORE
+from smsretry.cli.options import EVERY, JSON, MENDABLE, STORE
 from smsretry.cli.repeating import repeat
-from smsretry.core.failure import FailureKind
 
 if TYPE_CHECKING:
     from smsretry.store import Recovered, SQLStore
 
-_MENDABLE: Final = (FailureKind.AUTH, FailureKind.ACCOUNT, FailureKind.SENDER_CONFIG, FailureKind.GEO_PERMISSION)
-"""What `smsretry.store.requeue` takes; importing it here would cost every command the time for SQLAlchemy."""
 _LOST_AFTER_S: Final = 86_400.0
 """That of `smsretry.store.SQLStore`."""
 
@@ -81,9 +78,7 @@ def recover(
 @_TASK
 @_CALL
 @click.option("--campaign", required=True, help="The campaign; '' for messages without one.")
-@click.option(
-    "--kind", required=True, type=click.Choice([kind.value for kind in _MENDABLE]), help="What they failed with."
-)
+@click.option("--kind", required=True, type=click.Choice(MENDABLE), help="What they failed with.")
 @JSON
 def requeue(
     *,
@@ -146,7 +141,10 @@ def _queue(app: str | None, task: str | None, call: str | None) -> Any:
         case None, None, str():
             return _found("--call", call, _ready_or_function)
         case _:
-            raise click.UsageError("Name --app and --task, for a task that sms_task made, or else --call alone.")
+            raise click.UsageError(
+                "Name --app and --task, for a task that sms_task made, or else --call alone. What `smsretry send` "
+                "began has no queue: go on with send --resume, and --retry when the account is mended."
+            )
 
 
 def _found(option: str, name: str, find: Callable[[str], Any]) -> Any:

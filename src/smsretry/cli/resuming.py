@@ -13,7 +13,7 @@ import click
 from smsretry.cli.telling import lines_told
 from smsretry.contacts import Contacts, Item, Ready
 from smsretry.contacts.occurrences import Place, place_of
-from smsretry.store import SQLStore
+from smsretry.store import SQLStore, requeue
 
 MOST_MOVED: Final = 1_000
 """Up to so many rows are looked for elsewhere in the journal: a template that was reworded has changed them all."""
@@ -50,6 +50,18 @@ def known_before(contacts: Contacts, store: SQLStore, *, resume: bool) -> Known:
             f"{lines_told(known.changed_lines)}). Go on with the template and cells of then, or begin another campaign."
         )
     return known
+
+
+def reopen(store: SQLStore, campaign: str, kinds: Iterable[str]) -> dict[str, int]:
+    """Open a new round of what failed with ``kinds``, for this run to send, and return how many there were of each.
+
+    Of none of them anything was sent.
+    """
+    return {kind: requeue(store, _by_this_run, campaign=campaign, kind=kind).handed_over for kind in kinds}
+
+
+def _by_this_run(_message_id: str, _metadata: Mapping[str, object]) -> None:
+    """Queue nothing: the rows are read again."""
 
 
 def known_of(contacts: Contacts, store: SQLStore) -> Known:

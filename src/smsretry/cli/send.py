@@ -12,6 +12,7 @@ import click
 from rich.console import Console
 
 from smsretry.cli.ending import INTERRUPTED, Course
+from smsretry.cli.options import MENDABLE
 from smsretry.errors import ConfigurationError, InvalidMessage
 
 _FILE: Final = click.Path(path_type=Path, dir_okay=False)
@@ -37,6 +38,15 @@ _MORE_THAN_0: Final = click.FloatRange(min=0, min_open=True)
 @click.option("--dry-run", is_flag=True, help="Read and count everything, and send nothing.")
 @click.option("--resume", is_flag=True, help="Go on with a campaign that was begun.")
 @click.option(
+    "--retry",
+    multiple=True,
+    type=click.Choice(MENDABLE),
+    help="With --resume: send once more what failed for this kind of reason. May be given several times.",
+)
+@click.option(
+    "--failed", type=_FILE, help="At the end, write the rows that failed into this CSV file, with the reason."
+)
+@click.option(
     "--bad-rows",
     type=click.Choice(["refuse", "skip"]),
     default="refuse",
@@ -59,6 +69,8 @@ def send(
     rate: float | None,
     dry_run: bool,
     resume: bool,
+    retry: tuple[str, ...],
+    failed: Path | None,
     bad_rows: str,
     yes: bool,
 ) -> None:
@@ -70,10 +82,12 @@ def send(
     It ends with 0 where all were accepted, 3 where some were not, 130 where it was interrupted, and 1 where something
     was wrong before.
     """
-    from smsretry.cli.checking import check_survey, survey_of
+    from smsretry.cli.checking import check_survey, check_target, survey_of
     from smsretry.cli.telling import print_survey
     from smsretry.contacts import Contacts, Numbers, Table, Template
 
+    if retry and not resume:
+        raise click.UsageError("--retry goes on with a campaign that was begun. Say --resume too.")
     console, course = Console(), Course()
     with _told(course):
         contacts = Contacts(
@@ -83,6 +97,8 @@ def send(
             numbers=Numbers(region),
             number_column=number_column,
         )
+        if failed is not None:
+            check_target(failed, contacts)
         survey = survey_of(console, contacts)
         print_survey(console, survey, rate=rate)
         check_survey(survey, skip_bad_rows=bad_rows == "skip")
@@ -97,6 +113,8 @@ def send(
             concurrency=concurrency,
             rate_per_s=rate,
             resume=resume,
+            retry=retry,
+            failed=failed,
             course=course,
         )
         code = carry_out(console, order, store, ask=lambda: _ask(survey.messages, yes=yes or resume))

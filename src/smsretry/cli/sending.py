@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Final, Self
 
 import click
@@ -27,7 +28,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from smsretry.campaign import Progress, run_campaign
 from smsretry.cli.ending import INTERRUPTED, Course, end_as_by_hand, end_by_itself
-from smsretry.cli.resuming import Known, known_before
+from smsretry.cli.resuming import Known, known_before, reopen
+from smsretry.cli.rows import Rows, tell_rows
 from smsretry.cli.show import database_of, first_line
 from smsretry.cli.telling import print_result
 from smsretry.contacts import Bad, Contacts, Occurrences, Survey
@@ -53,6 +55,8 @@ class Order:
     concurrency: int | None
     rate_per_s: float | None
     resume: bool
+    retry: tuple[str, ...] = ()
+    failed: Path | None = None
     course: Course = field(default_factory=Course)
 
 
@@ -69,13 +73,17 @@ def carry_out(console: Console, order: Order, store: str, *, ask: Callable[[], N
         if order.resume:
             console.print(f"{known.messages:,} of {order.survey.messages:,} messages are in the store already.")
         ask()
+        for kind, count in reopen(journal, contacts.campaign, order.retry).items():
+            console.print(f"Sent once more, since they failed with {kind}: {count:,}.")
         leave_out_bad_rows(contacts, journal, order.survey)
         plan_several(contacts, journal, known, order.survey)
         end_as_by_hand()
         done = sent(console, order, known, AsyncDispatcher(sender, journal=journal, suppression=journal))
         print_result(console, journal, contacts.campaign)
-    if done is None:
-        return INTERRUPTED
+        if done is None:
+            return INTERRUPTED
+        rows = Rows(contacts=contacts, places=known.places, store=journal)
+        tell_rows(console, rows, failed=order.failed, store=store)
     return 0 if done.accepted == done.taken else NOT_ALL_ACCEPTED
 
 
