@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,6 +35,7 @@ from smsretry import (
     RetryScheduled,
 )
 from smsretry.ports import AnalyticsSink, CannotTell
+from smsretry.store import SQLStore
 from smsretry.testing import FakeClock, RecordingSink, ScriptedSender
 from tests.shells import SHELLS, AnyShell
 from tests.strategies import failures, policies
@@ -126,6 +128,11 @@ def test_a_sink_that_fails_does_not_starve_the_others(caplog: pytest.LogCaptureF
     assert len(heard.events) == 1
     assert caplog.messages == ["Failing lost event spring:4711/1/1/accepted: OSError"] * 2
     assert "5005550006" not in caplog.text
+
+
+def test_a_store_that_can_never_work_says_why(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    Dispatcher(ScriptedSender(), sink=SQLStore(f"sqlite:///{tmp_path}/none/sms.db")).attempt(MESSAGE)
+    assert "SQLStore lost event spring:4711/1/1/accepted: ConfigurationError: The folder of the database" in caplog.text
 
 
 def test_what_is_no_error_of_a_sink_is_never_caught() -> None:

@@ -7,9 +7,11 @@ import json
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from celery import Celery
 from celery.backends.base import Backend
 from hypothesis import given
@@ -22,12 +24,14 @@ from smsretry import (
     GaveUp,
     GiveUpReason,
     InvalidMessage,
+    Message,
     NotAccepted,
     SendFailed,
     SendUnknown,
     SMSRetryError,
 )
-from smsretry.errors import ProviderError, not_accepted
+from smsretry.errors import ProviderError, not_accepted, reason_of
+from smsretry.store import SQLStore
 from tests.strategies import failures, names
 
 BUSY = Failure.of(FailureKind.RATE_LIMITED, code=20429, detail="too fast")
@@ -110,3 +114,20 @@ def test_an_exception_with_other_args_can_still_be_shown(args: tuple[Any, ...]) 
         changed.args = args
         assert isinstance(str(changed), str)
         assert isinstance(repr(changed), str)
+
+
+def test_a_log_says_why_a_database_cannot_work_and_repeats_nothing_that_was_written(tmp_path: Path) -> None:
+    (tmp_path / "sms.db").write_bytes(b"no database" * 1_000)
+    message = Message("+14155550101", "See you at noon.", id="a")
+    with pytest.raises(sa.exc.DatabaseError) as broken, SQLStore(f"sqlite:///{tmp_path / 'sms.db'}") as store:
+        store.plan(message)
+    assert reason_of(broken.value) == "DatabaseError: file is not a database"
+    refused = RuntimeError("connection to +14155550101 failed\nparameters: See you at noon.")
+    assert reason_of(sa.exc.OperationalError("UPDATE", {}, refused)) == "OperationalError: connection to ***01 failed"
+    for kind in (sa.exc.IntegrityError, sa.exc.DataError):  # whose words may hold a value
+        assert reason_of(kind("UPDATE", {}, RuntimeError("invalid: 'See you at noon.'"))) == kind.__name__
+
+
+def test_a_log_says_what_an_error_of_our_own_says_and_of_others_the_type() -> None:
+    assert reason_of(ConfigurationError("url is none.")) == "ConfigurationError: url is none."
+    assert reason_of(ValueError("See you at noon.")) == "ValueError"

@@ -18,6 +18,7 @@ from smsretry.core.limit import OnUnreachable
 from smsretry.core.message import Message
 from smsretry.core.outcome import AttemptState, GaveUp, Outcome
 from smsretry.core.policy import RetryPolicy
+from smsretry.errors import reason_of
 from smsretry.judge import Judge, complain, event_of, unknown
 from smsretry.ports import (
     LAST_CHECK,
@@ -449,4 +450,4 @@ def _named(message: Message, state: AttemptState) -> tuple[Message, AttemptState
 
 
 def _lost(event: Event, sink: object, error: Exception) -> None:
-    complain("%s lost event %s: %s", type(sink).__qualname__, event.event_id, type(error).__qualname__)
+    complain("%s lost event %s: %s", type(sink).__qualname__, event.event_id, reason_of(error))

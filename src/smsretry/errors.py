@@ -15,11 +15,15 @@ Every field is an argument of the exception, and JSON, so that pickle and Celery
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from smsretry.core.failure import Failure
     from smsretry.core.outcome import GaveUp, GiveUpReason
+
+
+_TOLD: Final = frozenset({"DatabaseError", "InterfaceError", "OperationalError", "ProgrammingError"})
+"""SQLAlchemy's errors about a connection, a file, a table or a right, and about no value."""
 
 
 class SMSRetryError(Exception):
@@ -122,6 +126,21 @@ def _described(failure: dict[str, Any]) -> str:
 
 
 def reason_of(error: BaseException) -> str:
-    """Return what a log may say of ``error``: its type, and of a `ConfigurationError` its words, which are ours."""
+    """Return what a log may say of ``error``: its type, and where they repeat no value its words.
+
+    Those are the words of a `ConfigurationError`, which are ours, and the first line of a database's driver about a
+    connection, a file or a table; below it, and in what it says of a value, may stand what was to be written.
+    """
     name = type(error).__qualname__
-    return f"{name}: {error}" if isinstance(error, ConfigurationError) else name
+    words = str(error) if isinstance(error, ConfigurationError) else _of_driver(error)
+    return f"{name}: {words}" if words else name
+
+
+def _of_driver(error: BaseException) -> str:
+    """Return what the driver said on its first line, where ``error`` is SQLAlchemy's and may be told; else ''."""
+    kind, said = type(error), getattr(error, "orig", None)
+    if kind.__module__ != "sqlalchemy.exc" or kind.__name__ not in _TOLD or not isinstance(said, BaseException):
+        return ""
+    from smsretry.core.mask import mask_numbers_in  # core imports errors
+
+    return mask_numbers_in(str(said).strip().partition("\n")[0])
