@@ -373,6 +373,18 @@ def test_an_interval_that_cannot_be_is_refused(every_s):
         run_campaign(messages(1), Dispatcher(Provider()), progress_every_s=every_s)
 
 
+def test_a_sender_in_the_place_of_a_dispatcher_is_refused_before_anything_is_sent():
+    provider: Any = Provider()
+    with pytest.raises(ConfigurationError, match=r"must be a Dispatcher or an AsyncDispatcher, got Provider\. Pass D"):
+        run_campaign(messages(1), provider)
+    plain: Any = Dispatcher(provider)
+    with pytest.raises(
+        ConfigurationError, match=r"must be an AsyncDispatcher, got Dispatcher\. Pass AsyncDispatcher\("
+    ):
+        asyncio.run(run_campaign_async(messages(1), plain))
+    assert not provider.posts
+
+
 INTERRUPTED = """
 import sys, time
 from datetime import UTC, datetime

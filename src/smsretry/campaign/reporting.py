@@ -70,6 +70,16 @@ def log_refused(message: Message, error: InvalidMessage) -> None:
     _log.error("Message %s is left out: %s", message.id, error)
 
 
+def check_dispatcher(dispatcher: object, *kinds: type) -> None:
+    """Raise `ConfigurationError` where ``dispatcher`` is none of ``kinds``, such as a sender in its place."""
+    if not isinstance(dispatcher, kinds):
+        wanted = " or ".join(f"{'an' if kind.__name__[0] in 'AEIOU' else 'a'} {kind.__name__}" for kind in kinds)
+        raise ConfigurationError(
+            f"The second argument must be {wanted}, got {type(dispatcher).__name__}. "
+            f"Pass {kinds[0].__name__}(sender), with a journal where it is to go on after a kill."
+        )
+
+
 def check_options(concurrency: object, every_s: object) -> None:
     """Raise `ConfigurationError` for a concurrency or an interval that cannot be."""
     if not isinstance(concurrency, int) or isinstance(concurrency, bool) or concurrency < 1:

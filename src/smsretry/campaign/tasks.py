@@ -9,7 +9,15 @@ from contextlib import suppress
 from typing import Any, Final
 
 from smsretry.campaign.agenda import Agenda, Job, Progress
-from smsretry.campaign.reporting import OnProgress, Reporter, check_options, is_message, log_refused, now_s
+from smsretry.campaign.reporting import (
+    OnProgress,
+    Reporter,
+    check_dispatcher,
+    check_options,
+    is_message,
+    log_refused,
+    now_s,
+)
 from smsretry.core.message import Message
 from smsretry.dispatcher import AsyncDispatcher
 from smsretry.errors import InvalidMessage
@@ -35,7 +43,9 @@ async def run_campaign_async(
 
     Where the task is canceled, what is in flight may come back first, which takes as long as the sender's timeout at
     most; canceled a second time, it ends at once, and what was in flight may have been sent.
+    Raises `smsretry.ConfigurationError` for a concurrency below 1, and for what is no async dispatcher.
     """
+    check_dispatcher(dispatcher, AsyncDispatcher)
     check_options(concurrency, progress_every_s)
     run = _Run(dispatcher.that_holds(limiter), Agenda(concurrency, now_s()), Reporter(on_progress, progress_every_s))
     return await run.through(messages, concurrency)

@@ -8,7 +8,15 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Final, cast
 
 from smsretry.campaign.agenda import Agenda, Job, Progress
-from smsretry.campaign.reporting import OnProgress, Reporter, check_options, is_message, log_refused, now_s
+from smsretry.campaign.reporting import (
+    OnProgress,
+    Reporter,
+    check_dispatcher,
+    check_options,
+    is_message,
+    log_refused,
+    now_s,
+)
 from smsretry.campaign.tasks import CONCURRENCY as IN_A_LOOP
 from smsretry.campaign.tasks import AnyLimiter, run_campaign_async
 from smsretry.core.message import Message
@@ -45,7 +53,7 @@ def run_campaign(
     async dispatcher (100): see `run_campaign_async`, which this runs in a loop of its own for one. A
     `smsretry.senders.twilio.TwilioSender` wants ``max_connections`` of the same number.
 
-    Raises `smsretry.ConfigurationError` for a concurrency below 1.
+    Raises `smsretry.ConfigurationError` for a concurrency below 1, and for what is no dispatcher.
     """
     if isinstance(dispatcher, AsyncDispatcher):
         campaign = run_campaign_async(
@@ -57,6 +65,7 @@ def run_campaign(
             progress_every_s=progress_every_s,
         )
         return asyncio.run(_then_closed(campaign, dispatcher))
+    check_dispatcher(dispatcher, Dispatcher, AsyncDispatcher)
     concurrency = CONCURRENCY if concurrency is None else concurrency
     check_options(concurrency, progress_every_s)
     holding = dispatcher.that_holds(cast("RateLimiter | None", limiter))
