@@ -411,8 +411,7 @@ def test_a_result_that_cannot_be_judged_may_have_been_sent() -> None:
     with pytest.raises(SendUnknown) as caught:
         retrying(judge=judge, classify=busy, sleep=lambda seconds: None)(answers)()
     assert caught.value.failure.detail == "judging the result raised KeyError"
-    assert isinstance(caught.value.__cause__, ProviderError)
-    assert isinstance(caught.value.__cause__.__cause__, KeyError)
+    assert isinstance(caught.value.__cause__, KeyError)
     assert len(answers.calls) == 1
 
 
@@ -434,6 +433,30 @@ def test_a_verdict_that_is_no_failure_leaves_the_outcome_unknown(verdict: Any) -
     with pytest.raises(SendUnknown) as caught:
         retrying(judge=lambda result: verdict)(answers)()
     assert caught.value.failure.detail.startswith("judge must return a Failure or None, got")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "fault"),
+    [
+        (lambda result: True, "returned a bool"),
+        (lambda result: {}["noon"], "raised KeyError"),
+        (
+            lambda result: Failure.of(FailureKind.OTHER, code={"a": 1}),  # type: ignore[arg-type]
+            "raised ValueError: code of a failure cannot be a dict. Give int or str or None.",
+        ),
+    ],
+)
+def test_a_judge_at_fault_is_named_once_in_the_log(verdict: Any, fault: str, caplog: pytest.LogCaptureFixture) -> None:
+    def send_sms(to: str) -> str:
+        return "SM1"
+
+    send = retrying(judge=verdict)(send_sms)
+    for _ in range(2):
+        with pytest.raises(SendUnknown):
+            send("+14155550101")
+    (told,) = caplog.messages
+    assert "send_sms" in told
+    assert told.endswith(f"It {fault}")
 
 
 # What cannot be wrapped

@@ -10,6 +10,7 @@ import inspect
 import logging
 import random
 import time
+import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from smsretry.core.message import Message, Receipt
 from smsretry.core.outcome import Accepted, AttemptState, DeferReason, Deferred, GaveUp, Outcome, RetryAfter
 from smsretry.core.policy import RetryPolicy
 from smsretry.dispatcher import AsyncDispatcher, Dispatcher, new_id
-from smsretry.errors import ConfigurationError, InvalidMessage, ProviderError, SendFailed, not_accepted
+from smsretry.errors import ConfigurationError, InvalidMessage, NotAccepted, ProviderError, not_accepted
 from smsretry.ports import AnalyticsSink, AsyncAnalyticsSink, Classifier
 
 P = ParamSpec("P")
@@ -165,8 +166,8 @@ def _wrapped(function: Callable[P, R], dispatcher: Dispatcher, sleep: Callable[[
         call = _Call(functools.partial(function, *args, **kwargs))
         try:
             send_with_retry(dispatcher, cast("Message", call), sleep=sleep)
-        except SendFailed as ended:
-            _raise_misfit(ended)
+        except NotAccepted as ended:
+            _raise_own(ended)
             raise
         return cast("R", call.result)
 
@@ -181,8 +182,8 @@ def _wrapped_async(
         call = _Call(functools.partial(function, *args, **kwargs))
         try:
             await send_with_retry_async(dispatcher, cast("Message", call), sleep=sleep)
-        except SendFailed as ended:
-            _raise_misfit(ended)
+        except NotAccepted as ended:
+            _raise_own(ended)
             raise
         return cast("R", call.result)
 
@@ -223,25 +224,38 @@ class _Judging:
 
     def __init__(self, judge: Callable[[Any], Failure | None] | None) -> None:
         self._judge = judge
+        self._is_blamed = False
 
     def _receipt(self, call: _Call, result: object) -> Receipt:
         call.result = result
         _check_done(result)
-        failure, receipt = self._judged(call)
-        if failure is not None:
+        if (failure := self._failure(call)) is not None:
             raise ProviderError(failure)
-        return receipt
+        try:
+            return result if isinstance(result, Receipt) else _receipt_of(call)
+        except Exception as error:
+            raise _unjudged(error) from error
 
-    def _judged(self, call: _Call) -> tuple[Failure | None, Receipt]:
+    def _failure(self, call: _Call) -> Failure | None:
         """Judge what was returned; whatever goes wrong here comes after the text may have left."""
         try:
             failure = None if self._judge is None else self._judge(call.result)
-            receipt = call.result if isinstance(call.result, Receipt) else _receipt_of(call)
         except Exception as error:
-            raise _lost(f"judging the result raised {type(error).__qualname__}") from error
+            self._blame(call, f"raised {_told(error)}")
+            raise _unjudged(error) from error
         if failure is not None and not isinstance(failure, Failure):
+            self._blame(call, f"returned a {type(failure).__qualname__}")
             raise _lost(f"judge must return a Failure or None, got {type(failure).__qualname__}")
-        return failure, receipt
+        return failure
+
+    def _blame(self, call: _Call, what: str) -> None:
+        """Log once that it is the judge who is at fault: what follows reads as if the provider were."""
+        if self._is_blamed:
+            return
+        self._is_blamed = True
+        name = getattr(cast("functools.partial[object]", call.run).func, "__qualname__", "a function")
+        text = "The judge of %s must return a Failure, or None for sent: else nobody knows what was sent. It %s"
+        _log.error(text, name, what)
 
 
 class _Callable(_Judging):
@@ -266,6 +280,10 @@ class _AsyncCallable(_Judging):
         return self._receipt(call, await result)
 
 
+class _Unjudged(ProviderError):
+    """Say that nobody knows what a call returned, since judging it raised: its cause is what."""
+
+
 class _Misfit(ProviderError):
     """Say that the arguments of a call do not fit the wrapped function, so that nothing of it ran; its cause is why."""
 
@@ -286,10 +304,13 @@ def _refuse_misfit(call: _Call, error: TypeError) -> None:
         raise _Misfit(Failure.of(FailureKind.CONTENT, detail="the arguments do not fit the function")) from error
 
 
-def _raise_misfit(ended: SendFailed) -> None:
-    """Raise the TypeError of a call whose arguments did not fit, as it is."""
-    if isinstance(ended.__cause__, _Misfit) and ended.__cause__.__cause__ is not None:
-        raise ended.__cause__.__cause__ from None
+def _raise_own(ended: NotAccepted) -> None:
+    """Raise the TypeError of a call whose arguments did not fit; where judging raised, let that be the cause."""
+    cause = ended.__cause__
+    if isinstance(cause, _Misfit) and cause.__cause__ is not None:
+        raise cause.__cause__ from None
+    if isinstance(cause, _Unjudged):
+        raise ended from cause.__cause__
 
 
 def _check_done(result: object) -> None:
@@ -311,3 +332,15 @@ def _receipt_of(call: _Call) -> Receipt:
 
 def _lost(detail: str) -> ProviderError:
     return ProviderError(Failure.of(FailureKind.LOST_ANSWER, detail=detail))
+
+
+def _unjudged(error: Exception) -> _Unjudged:
+    detail = f"judging the result raised {type(error).__qualname__}"
+    return _Unjudged(Failure.of(FailureKind.LOST_ANSWER, detail=detail))
+
+
+def _told(error: Exception) -> str:
+    """Return the type of ``error``, and its words where they are ours: others may repeat what was returned."""
+    frames = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    is_ours = len(frames) > 1 and frames[-1].startswith("smsretry.")
+    return f"{type(error).__qualname__}: {error}" if is_ours else type(error).__qualname__
