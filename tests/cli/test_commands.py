@@ -289,3 +289,29 @@ def test_options_change_the_schedule_of_a_kind_that_has_one_of_its_own():
 
 def test_the_schedule_after_a_lost_answer_says_that_look_ups_come_first():
     assert "look-up" in run("schedule", "--kind", "lost_answer").stdout
+
+
+@pytest.mark.parametrize(
+    ("library", "words", "told"),
+    [
+        ("celery", ["demo"], "The demo needs celery. Install it: pip install 'smsretry[celery]'"),
+        (
+            "celery",
+            ["recover", "--app", "a", "--task", "b"],
+            "--app needs celery. Install it: pip install 'smsretry[celery]'",
+        ),
+        ("sqlalchemy", ["show", "booking-1"], "This command needs sqlalchemy. Install it: pip install 'smsretry[sql]'"),
+        (
+            "sqlalchemy",
+            ["suppressed", "list"],
+            "This command needs sqlalchemy. Install it: pip install 'smsretry[sql]'",
+        ),
+    ],
+)
+def test_a_command_whose_library_is_not_installed_says_what_installs_it(
+    library: str, words: list[str], told: str
+) -> None:
+    program = f"import sys; sys.modules[{library!r}] = None\nfrom smsretry.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == f"Error: {told}\n"

@@ -13,4 +13,11 @@ def main() -> None:
         if (error.name or "").partition(".")[0] not in {"click", "rich"}:
             raise
         sys.exit(f"The smsretry command needs {error.name}. Install it with: pip install 'smsretry[cli]'")
-    smsretry()
+    from smsretry.cli.extras import EXTRAS, told
+
+    try:
+        smsretry()
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRAS:
+            raise
+        sys.exit(f"Error: {told('This command', error.name)}")

@@ -14,6 +14,7 @@ from rich.text import Text
 
 import smsretry as package
 from smsretry.cli.ending import end_as_by_hand
+from smsretry.cli.extras import check_installed
 from smsretry.cli.hand_over import cancel, recover, requeue
 from smsretry.cli.options import STORE
 from smsretry.cli.reconcile import reconcile
@@ -49,6 +50,7 @@ def demo(messages: int, seed: int, folder: Path | None) -> None:
     Starts a Twilio simulator and a Celery worker of their own, with a broker in files and a SQLite database, and ends
     both. Nothing leaves this machine.
     """
+    check_installed("The demo", "celery", "twilio", "sqlalchemy")
     from smsretry.cli.demo import run_demo
 
     end_as_by_hand()

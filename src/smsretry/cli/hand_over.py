@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from smsretry.cli.extras import check_installed
 from smsretry.cli.options import EVERY, JSON, MENDABLE, STORE
 from smsretry.cli.repeating import repeat
 
@@ -137,6 +138,7 @@ def _queue(app: str | None, task: str | None, call: str | None) -> Any:
     sys.path.insert(0, os.getcwd())  # noqa: PTH109  # as celery -A does
     match app, task, call:
         case str(), str(), None:
+            check_installed("--app", "celery")
             return _task_of(_found("--app", app, _celery_app), task)
         case None, None, str():
             return _found("--call", call, _ready_or_function)
