@@ -114,9 +114,13 @@ def test_a_list_with_bad_rows_is_refused_with_their_lines(tmp_path: Path) -> Non
     [
         (["--template", "Hi {nme}"], "no column 'nme'. It has: phone, name"),
         (["--template", "Hi {name"], "names no column"),
-        (["--number-column", "mobile"], "no column 'mobile'"),
+        (
+            ["--number-column", "mobile"],
+            "no column 'mobile'. It has: phone, name. Name that of the numbers with --number-column",
+        ),
         (["--region", "USA"], "two capital letters"),
-        (["--campaign", ""], "campaign must not be empty"),
+        (["--campaign", ""], "--campaign must not be empty. Give it a name"),
+        (["--template", "Hi {name}, caf\udce9."], "The text of --template is not UTF-8"),
         (["--delimiter", "ab"], "one character"),
         ([], "TWILIO_ACCOUNT_SID is missing"),
     ],

@@ -135,3 +135,15 @@ def test_whatever_was_written_as_csv_is_read_and_every_row_begins_on_its_line(
         if any(cell.strip() for cell in row):
             expected.append((line, tuple(cell.strip() for cell in row)))
     assert read(tmp_path, buffer.getvalue()) == expected
+
+
+@pytest.mark.parametrize("first", ["sep=;\n", "\ufeffsep=;\r\n", '"sep=;"\r\n', "SEP=;\r"])
+def test_the_line_that_names_the_delimiter_for_excel_is_read_as_that(tmp_path: Path, first: str) -> None:
+    table = Table(written(tmp_path, f"{first}name,first;phone\nAnn;+1\n"))
+    assert (table.delimiter, table.columns) == (";", ("name,first", "phone"))
+    assert [(row.line, row.cells) for row in table.rows()] == [(3, ("Ann", "+1"))]
+
+
+def test_a_delimiter_that_is_given_holds_under_such_a_line_too(tmp_path: Path) -> None:
+    assert read(tmp_path, "sep=;\na,b\n1,2\n", delimiter=",") == [(3, ("1", "2"))]
+    assert Table(written(tmp_path, "sep=;\n1;2\n")).columns == ("1", "2")

@@ -28,8 +28,10 @@ def check_survey(survey: Survey, *, skip_bad_rows: bool) -> None:
         raise click.ClickException("There is nothing to send: no row becomes a message.")
 
 
-def check_target(target: Path, contacts: Contacts) -> None:
+def check_target(target: Path | None, contacts: Contacts) -> None:
     """Refuse a file that could not be written once everything was sent."""
+    if target is None:
+        return
     if target.exists() and target.samefile(contacts.table.path):
         raise click.ClickException(f"--failed {target} is the list itself. Name another file.")
     if not target.parent.is_dir():

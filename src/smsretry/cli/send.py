@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 from rich.console import Console
@@ -14,6 +14,9 @@ from rich.console import Console
 from smsretry.cli.ending import INTERRUPTED, Course
 from smsretry.cli.options import MENDABLE
 from smsretry.errors import ConfigurationError, InvalidMessage
+
+if TYPE_CHECKING:
+    from smsretry.contacts import Contacts, Table
 
 _FILE: Final = click.Path(path_type=Path, dir_okay=False)
 _MORE_THAN_0: Final = click.FloatRange(min=0, min_open=True)
@@ -84,21 +87,15 @@ def send(
     """
     from smsretry.cli.checking import check_survey, check_target, survey_of
     from smsretry.cli.telling import print_survey
-    from smsretry.contacts import Contacts, Numbers, Table, Template
+    from smsretry.contacts import Table
 
     if retry and not resume:
         raise click.UsageError("--retry goes on with a campaign that was begun. Say --resume too.")
     console, course = Console(), Course()
     with _told(course):
-        contacts = Contacts(
-            table=Table(file, delimiter=delimiter),
-            template=Template.of(_template(template, template_file)),
-            campaign=campaign,
-            numbers=Numbers(region),
-            number_column=number_column,
-        )
-        if failed is not None:
-            check_target(failed, contacts)
+        text = _template(template, template_file)
+        contacts = _contacts(Table(file, delimiter=delimiter), text, _name(campaign), region, number_column)
+        check_target(failed, contacts)
         survey = survey_of(console, contacts)
         print_survey(console, survey, rate=rate)
         check_survey(survey, skip_bad_rows=bad_rows == "skip")
@@ -127,14 +124,45 @@ def _ask(messages: int, *, yes: bool) -> None:
         click.confirm(f"Send {messages:,} texts?", abort=True)
 
 
+def _contacts(table: Table, text: str, campaign: str, region: str | None, number_column: str) -> Contacts:
+    from smsretry.contacts import Contacts, Numbers, Template
+
+    try:
+        table.index_of(number_column)
+    except ConfigurationError as error:
+        raise click.ClickException(f"{error} Name that of the numbers with --number-column.") from None
+    return Contacts(
+        table=table,
+        template=Template.of(text),
+        campaign=campaign,
+        numbers=Numbers(region),
+        number_column=number_column,
+    )
+
+
+def _name(campaign: str) -> str:
+    if not campaign:
+        raise click.ClickException("--campaign must not be empty. Give it a name, by which it is known again.")
+    return campaign
+
+
 def _template(text: str | None, file: Path | None) -> str:
     match text, file:
         case str(), None:
-            return text
+            return _checked(text)
         case None, Path():
             return _text_in(file)
         case _:
             raise click.UsageError("Give the text with --template, or a file that holds it with --template-file.")
+
+
+def _checked(text: str) -> str:
+    """Refuse what is not UTF-8 on the command line: each row would be blamed for it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise click.ClickException("The text of --template is not UTF-8. Give it in a --template-file.") from None
+    return text
 
 
 def _text_in(file: Path) -> str:

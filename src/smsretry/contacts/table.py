@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from smsretry.errors import ConfigurationError
 DELIMITERS: Final = (",", ";", "\t", "|")
 """Those that are recognised; any other single character may be given."""
 _SAMPLE_SIZE: Final = 65_536
+_FOR_EXCEL: Final = re.compile(r'"?sep=(.)"?(?=[\r\n])', re.IGNORECASE)
+"""The line before the header by which Excel is told the delimiter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +31,9 @@ class Row:
 class Table:
     """Hold where a CSV file is and what its header says; rows are read from the file each time they are asked for.
 
-    The file is UTF-8, with or without a BOM, and its first line names the columns. The delimiter is the one of
-    `DELIMITERS` that gives the header the most columns, unless it is given. Cells may be quoted and then hold
+    The file is UTF-8, with or without a BOM, and its first line names the columns; before it may stand the line
+    ``sep=;`` that Excel knows. The delimiter is that one, else the one of `DELIMITERS` that gives the header the most
+    columns, unless it is given. Cells may be quoted and then hold
     delimiters, quotes (doubled) and line breaks. Empty lines, and rows of empty cells, are passed over. What is not
     UTF-8 is kept as lone surrogates, for the caller to refuse.
 
@@ -46,7 +50,11 @@ class Table:
             raise ConfigurationError(f"{self.path} is no file, and it is read more than once. Save it as a file.")
         with self._opened() as file:
             self._state = _state_of(file)
-            self.delimiter = _delimiter_in(file.read(_SAMPLE_SIZE)) if delimiter is None else delimiter
+            sample = file.read(_SAMPLE_SIZE)
+        named = _FOR_EXCEL.match(sample)
+        self._lines_before = 0 if named is None else 1
+        found = _delimiter_in(sample) if named is None else named[1]
+        self.delimiter = found if delimiter is None else delimiter
         with self._opened() as file:
             header = next(self._read(file), None)
         if header is None:
@@ -89,11 +97,13 @@ class Table:
             yield file
 
     def _read(self, file: TextIO) -> Iterator[Row]:
-        reader, line = csv.reader(file, delimiter=self.delimiter, strict=True), 1
+        for _ in range(self._lines_before):
+            file.readline()
+        reader, line = csv.reader(file, delimiter=self.delimiter, strict=True), 1 + self._lines_before
         try:
             for cells in reader:
                 row = Row(line, tuple(cell.strip() for cell in cells))
-                line = reader.line_num + 1
+                line = reader.line_num + 1 + self._lines_before
                 if any(row.cells):
                     yield row
         except csv.Error as error:
