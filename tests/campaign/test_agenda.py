@@ -230,3 +230,23 @@ def test_after_a_stop_nothing_begins_and_what_waits_is_left():
     agenda.settle(job, ACCEPTED, 0.0)
     assert agenda.is_over
     assert agenda.progress(0.0).waiting == 1
+
+
+def test_what_waits_says_when_the_next_one_comes_unless_something_is_to_be_done() -> None:
+    agenda = Agenda(concurrency=2, now_s=0.0)
+    assert agenda.progress(0.0).next_in_s is None
+    agenda.put(message())
+    assert agenda.progress(0.0).next_in_s is None
+    job = taken(agenda, 0.0)
+    assert agenda.progress(0.0).next_in_s is None
+    agenda.settle(job, RetryAfter(8.0, BUSY, STATE), 1.0)
+    assert agenda.progress(2.0).next_in_s == 7.0
+    assert agenda.progress(9.0).next_in_s is None
+
+
+def test_a_hold_says_when_the_account_is_asked_again() -> None:
+    agenda = Agenda(concurrency=2, now_s=0.0)
+    for number in range(2):
+        agenda.put(message(number))
+    agenda.settle(taken(agenda, 0.0), HOLD, 0.0)
+    assert agenda.progress(10.0).next_in_s == 50.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -303,6 +304,21 @@ def id_in(campaign: str, number: int) -> str:
 
 def told(done: subprocess.CompletedProcess[str]) -> str:
     return " ".join(done.stdout.split())
+
+
+def test_a_campaign_whose_messages_wait_says_until_when(tmp_path: Path, twilio: TwilioSimulator) -> None:
+    twilio.always(Refused(status=401, code=20003))
+    process = begun(twilio, listed(tmp_path, *ROWS[:3]), texts=0)
+    assert process.stdout is not None
+    on_hold = next(line for line in process.stdout if "Nothing is sent before" in line)
+    assert "the provider refuses the account (auth 20003)" in on_hold
+    ended(process, signal.SIGINT)
+    twilio.always(None)
+    process = begun(twilio, tmp_path / "contacts.csv", "--resume", texts=0)
+    assert process.stdout is not None
+    waiting = next(line for line in process.stdout if "Nothing is sent before" in line)
+    assert re.search(r"before \d\d:\d\d:\d\d: 3 messages wait", waiting)
+    ended(process, signal.SIGINT)
 
 
 STOPPED_AS_IT_SAYS = """

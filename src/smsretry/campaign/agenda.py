@@ -59,6 +59,8 @@ class Progress:
     """Seconds since the run began."""
     on_hold: Failure | None = None
     """Why nothing is sent at present: the provider refuses the account. It is asked again every minute."""
+    next_in_s: float | None = None
+    """Seconds until the next message's turn, where nothing can be done before: it is seen that nothing hangs."""
 
     @property
     def ended(self) -> int:
@@ -195,6 +197,7 @@ class Agenda:
             retries=self._retries,
             elapsed_s=now_s - self._began_s,
             on_hold=self._hold,
+            next_in_s=None if self._in_flight or self.has_turn(now_s) else self.wait_s(now_s),
             **ends,
         )
 

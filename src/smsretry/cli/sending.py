@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, Self
@@ -34,6 +35,7 @@ from smsretry.cli.show import database_of, first_line
 from smsretry.cli.telling import print_result
 from smsretry.contacts import Bad, Contacts, Occurrences, Survey
 from smsretry.contacts.occurrences import place_of
+from smsretry.core.failure import Failure
 from smsretry.dispatcher import AsyncDispatcher
 from smsretry.errors import ConfigurationError
 from smsretry.limits import MemoryLimiter
@@ -42,6 +44,8 @@ from smsretry.senders.twilio.account import Account, Settings
 from smsretry.store import SQLStore
 
 CONCURRENCY: Final = 100
+LONG_WAIT_S: Final = 10.0
+"""A longer wait is told."""
 NOT_ALL_ACCEPTED: Final = 3
 
 
@@ -175,6 +179,7 @@ class _Shown:
             SpinnerColumn(), BarColumn(), MofNCompleteColumn(), _Rate(), TextColumn("left"), TimeRemainingColumn()
         )
         self._task = self._bar.add_task("", total=total)
+        self._is_waiting = False
         self._live = Live(self._bar, console=console, refresh_per_second=4)
 
     def __enter__(self) -> Self:
@@ -189,6 +194,14 @@ class _Shown:
     def show(self, progress: Progress) -> None:
         self._bar.update(self._task, completed=progress.ended)
         self._live.update(Group(self._bar, Text(_described(progress))))
+        self._tell_wait(progress)
+
+    def _tell_wait(self, progress: Progress) -> None:
+        """Tell once until when nothing is sent: a command that is silent for minutes looks hung."""
+        wait_s = progress.next_in_s or 0.0
+        if wait_s >= LONG_WAIT_S and not self._is_waiting:
+            self._live.console.print(Text(f"Nothing is sent before {_time_in(wait_s)}: {_why(progress)}."))
+        self._is_waiting = wait_s > 0.0
 
 
 class _Rate(ProgressColumn):
@@ -209,4 +222,19 @@ def _described(progress: Progress) -> str:
     }
     words = "  ".join(f"{what} {count:,}" for what, count in told.items())
     hold = progress.on_hold
-    return words if hold is None else f"{words}  on hold: {hold.kind} {hold.code or ''}".rstrip()
+    return words if hold is None else f"{words}  on hold: {_kind_of(hold)}"
+
+
+def _why(progress: Progress) -> str:
+    if (hold := progress.on_hold) is not None:
+        return f"the provider refuses the account ({_kind_of(hold)}), and is asked again then"
+    one = progress.waiting == 1
+    return f"{progress.waiting:,} {'message waits' if one else 'messages wait'} for a retry, a look-up or the account"
+
+
+def _kind_of(failure: Failure) -> str:
+    return f"{failure.kind} {failure.code or ''}".rstrip()
+
+
+def _time_in(seconds: float) -> str:
+    return f"{datetime.now(UTC).astimezone() + timedelta(seconds=seconds):%H:%M:%S}"
