@@ -82,5 +82,10 @@ def note(file: Path, line: dict[str, Any]) -> None:
 def attempts_of(folder: Path, message_id: str) -> list[Attempt]:
     """List the attempts of one message in order."""
     file = folder / "attempts.jsonl"
-    lines = file.read_text().splitlines() if file.exists() else []
-    return [Attempt(**line) for line in map(json.loads, lines) if line["id"] == message_id]
+    return [Attempt(**line) for line in notes_in(file) if line["id"] == message_id]
+
+
+def notes_in(file: Path) -> list[dict[str, Any]]:
+    """Read what `note` wrote, but for a line of which only a part is there yet."""
+    text = file.read_text() if file.exists() else ""
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]

@@ -375,3 +375,11 @@ def test_the_checks_are_plain_functions_that_need_no_pytest(tmp_path):
     offered = {name: result for name, result in told.items() if not result.startswith("skipped")}
     assert set(offered.values()) == {"holds"}, offered
     assert len(offered) == 8
+
+
+def test_a_note_of_which_only_a_part_is_written_yet_is_read_later(tmp_path):
+    site = Site(tmp_path)
+    site.note("sent", "m-1", at=1.0, pid=7, answer="taken")
+    with (tmp_path / "sent.jsonl").open("a") as file:
+        file.write('{"id": "m-1", "at": 2.0, "pid"')
+    assert site.texts("m-1") == 1

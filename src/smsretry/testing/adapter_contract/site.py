@@ -119,7 +119,9 @@ class Site:
 
     def _lines(self, name: str, message_id: str) -> list[dict[str, Any]]:
         file = self.folder / f"{name}.jsonl"
-        lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+        text = file.read_text() if file.exists() else ""
+        written = text[: text.rfind("\n") + 1]  # a reader may see half of a line that is being written
+        lines = [json.loads(line) for line in written.splitlines()]
         return [line for line in lines if line.pop("id") == message_id]
 
 
