@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from tests.integration.celery_sender import notes_in
 from tests.integration.celery_workers import Worker, on_files, running_worker, together
 
 from smsretry import Message
@@ -58,8 +59,7 @@ class Site:
     folder: Path
 
     def lines(self, name: str) -> list[dict[str, Any]]:
-        file = self.folder / name
-        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+        return notes_in(self.folder / name)
 
     def pids(self, name: str, message_id: str) -> list[int]:
         return [line["pid"] for line in self.lines(name) if line["id"] == message_id]
