@@ -242,6 +242,9 @@ def test_a_file_that_is_no_list_is_refused_with_what_is_wrong(store, tmp_path, c
 def test_what_is_no_number_is_not_put_on_the_list(store):
     for number in ("", "4155550101", "hello"):
         assert "Add + and the country" in said(store, "suppressed", "add", number, code=1)
+        assert "Add + and the country" in said(store, "suppressed", "remove", number, code=1)
+    for number in ("4155550101", "hello"):
+        assert said(store, "suppressed", "list", number, code=1).startswith("Error: to must be a number in E.164")
     assert "sender must be" in said(store, "suppressed", "add", TO, "--sender", "15005550006", code=1)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -57,7 +59,7 @@ def test_the_list_is_read_by_number_and_sender(store: SQLStore) -> None:
         store.suppress(entry)
     assert [(one.to, one.sender) for one in store.suppressions()] == [(one.to, one.sender) for one in entries]
     assert len(list(store.suppressions(TO))) == 2
-    assert list(store.suppressions("+1")) == []
+    assert list(store.suppressions("+14155550100")) == []
 
 
 def test_what_is_exported_can_be_imported_again(store: SQLStore, tmp_path: Path) -> None:
@@ -93,7 +95,7 @@ def test_a_list_of_numbers_alone_is_enough(store: SQLStore) -> None:
         ("to\n\n ,\n", "Line 3"),
         ("to,reason\n+14155550123,because\n", "Line 2 .*because"),
         ("to,since\n+14155550123,yesterday\n", "Line 2 .*yesterday"),
-        ("to,since\n+14155550123,2026-01-01T00:00:00\n", "Line 2 .*aware"),
+        ("to,since\n+14155550123,2026-01-01T00:00:00\n", "Line 2 .*time zone"),
         ("to\n+14155550123\n4155550108\n", r"Line 3 .*Add \+ and the country"),
         ("to\n(415) 555-0107\n", r"Line 2 .*Add \+ and the country"),
         ("to,sender\n+14155550123,15005550006\n", r"Line 2 .*sender .*Add \+ and the country"),
@@ -120,3 +122,30 @@ def test_several_entries_are_put_on_the_list_together_or_not_at_all(store: SQLSt
     assert list(store.suppressions()) == []
     store.suppress_all(both)
     assert [entry.sender for entry in store.suppressions()] == ["", "MG1"]
+
+
+@pytest.mark.parametrize("number", ["(415) 555-0101", "4155550101", "", "+1 415 555 0101"])
+def test_a_number_that_no_entry_can_hold_is_refused_and_not_called_free(store: SQLStore, number: str) -> None:
+    asked: tuple[Callable[[], object], ...] = (
+        lambda: store.suppressed(number, ""),
+        lambda: store.lift(number, ""),
+        lambda: list(store.suppressions(number)),
+    )
+    for ask in asked:
+        with pytest.raises(InvalidMessage, match=r"to must be a number in E\.164"):
+            ask()
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("to,since\n+14155550123,2026-01-01\n", "since needs a time zone, such as 2026-01-01T00:00:00Z"),
+        ("to,since\n+14155550123,1.2.2026\n", "since must be in ISO 8601, such as 2026-01-01T00:00:00Z"),
+        ("to,reason\n+14155550123,angry\n", "reason must be one of opted_out, refused, imported, or empty"),
+        ("to;sender\n+14155550123;\n", "Its columns are parted by ';': save it with commas"),
+    ],
+)
+def test_a_file_that_is_nearly_a_list_is_told_what_to_write(store: SQLStore, text: str, why: str) -> None:
+    with pytest.raises(InvalidMessage, match=re.escape(why)) as refused:
+        store.import_suppressions(io.StringIO(text))
+    assert TO not in str(refused.value)

@@ -11,6 +11,7 @@ import click
 
 from smsretry.cli.options import STORE
 from smsretry.core.mask import mask_number, mask_numbers_in
+from smsretry.core.message import check_to
 from smsretry.core.suppression import Suppression, SuppressionReason
 from smsretry.errors import InvalidMessage
 
@@ -37,6 +38,8 @@ def show(number: str | None, url: str) -> None:
     """
     from smsretry.cli.show import opened
 
+    if number is not None:
+        _check(number)
     with opened(url) as store:
         count = 0
         for count, entry in enumerate(store.suppressions(number), start=1):  # noqa: B007  # it is told below
@@ -74,6 +77,7 @@ def remove(number: str, sender: str, url: str) -> None:
     """
     from smsretry.cli.show import opened
 
+    _check(number)
     with opened(url) as store:
         if not store.lift(number, sender):
             raise click.ClickException(
@@ -125,6 +129,14 @@ def _told(file: str) -> Iterator[None]:
         raise click.ClickException(f"{file} is not UTF-8. Save it as UTF-8.") from None
     except OSError as error:
         raise click.ClickException(f"{file} cannot be used: {error.strerror}.") from None
+
+
+def _check(number: str) -> None:
+    """Raise `click.ClickException` for what is no number of an entry."""
+    try:
+        check_to(number)
+    except InvalidMessage as error:
+        raise click.ClickException(str(error)) from None
 
 
 def _described(entry: Suppression) -> str:

@@ -16,7 +16,7 @@ from smsretry.core.claims import Asked, Begun, Busy, Claim, Ended, Others
 from smsretry.core.delivery import DeliveryReport, DeliveryRetries, Received
 from smsretry.core.events import Event
 from smsretry.core.failure import Failure, FailureKind
-from smsretry.core.message import LONGEST_ID, Message
+from smsretry.core.message import LONGEST_ID, Message, check_to
 from smsretry.core.outcome import AttemptState, Outcome
 from smsretry.core.suppression import Suppression
 from smsretry.errors import ConfigurationError, InvalidMessage
@@ -314,7 +314,11 @@ class SQLStore:
         self._database.write(lambda connection: self._deliveries.put_back(connection, texts))
 
     def suppressed(self, to: str, sender: str, /) -> Suppression | None:
-        """Return the entry by which ``sender`` must not text ``to``: see `smsretry.ports.SuppressionList`."""
+        """Return the entry by which ``sender`` must not text ``to``: see `smsretry.ports.SuppressionList`.
+
+        Raises `smsretry.InvalidMessage` for a ``to`` that is not in E.164, of which there can be none.
+        """
+        check_to(to)
         with self._database.reading() as connection:
             return self._suppressions.find(connection, to, sender)
 
@@ -332,14 +336,21 @@ class SQLStore:
         self._database.write(lambda connection: self._suppressions.add(connection, entries))
 
     def lift(self, to: str, sender: str, /) -> bool:
-        """Take the entry of this very number and sender off the list; False where there is none."""
+        """Take the entry of this very number and sender off the list; False where there is none.
+
+        Raises `smsretry.InvalidMessage` for a ``to`` that is not in E.164.
+        """
+        check_to(to)
         return self._database.write(lambda connection: self._suppressions.remove(connection, to, sender))
 
     def suppressions(self, to: str | None = None) -> Iterator[Suppression]:
         """Yield the list of who must not be texted, by number and sender; with ``to`` the entries of this number.
 
-        It reads the database until it has yielded the last one.
+        It reads the database until it has yielded the last one. Raises `smsretry.InvalidMessage` for a ``to`` that is
+        not in E.164.
         """
+        if to is not None:
+            check_to(to)
         with self._database.reading() as connection:
             yield from self._suppressions.all(connection, to)
 

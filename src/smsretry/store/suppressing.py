@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, TextIO
 
 import sqlalchemy as sa
 
 from smsretry.core.delivery import LONGEST_WORD
-from smsretry.core.mask import mask_numbers_in
+from smsretry.core.mask import mask_numbers_in, shown
 from smsretry.core.suppression import Suppression, SuppressionReason
 from smsretry.errors import InvalidMessage
 from smsretry.store.database import Database
@@ -83,7 +83,8 @@ def read_csv(file: TextIO) -> Iterator[list[Suppression]]:
     if "to" not in (reader.fieldnames or ()) or unknown:
         got = mask_numbers_in(", ".join(reader.fieldnames or ()))[:80] or "nothing"
         names = ", ".join(COLUMNS)
-        raise InvalidMessage(f"The first line must name columns ({names}, of which only to is needed), got {got}.")
+        why = " Its columns are parted by ';': save it with commas." if ";" in got else ""
+        raise InvalidMessage(f"The first line must name columns ({names}, of which only to is needed), got {got}.{why}")
     batch: list[Suppression] = []
     for line in reader:
         try:
@@ -109,9 +110,30 @@ def write_csv(file: TextIO, entries: Iterable[Suppression]) -> int:
 
 def _entry_in(line: dict[str, Any]) -> Suppression:
     told = {name: (line.get(name) or "").strip() for name in COLUMNS}
-    since = datetime.fromisoformat(told["since"]) if told["since"] else None
-    entry = Suppression(to=told["to"].removeprefix("'"), sender=told["sender"], code=told["code"] or None, since=since)
-    return replace(entry, reason=SuppressionReason(told["reason"] or SuppressionReason.IMPORTED))
+    since, reason = _since_in(told["since"]), _reason_in(told["reason"])
+    own: dict[str, Any] = {"code": told["code"] or None, "since": since, "reason": reason}
+    return Suppression(to=told["to"].removeprefix("'"), sender=told["sender"], **own)
+
+
+def _since_in(text: str) -> datetime | None:
+    if not text:
+        return None
+    try:
+        since = datetime.fromisoformat(text)
+    except ValueError:
+        msg = f"since must be in ISO 8601, such as 2026-01-01T00:00:00Z, got {shown(text)}."
+        raise ValueError(msg) from None
+    if since.utcoffset() is None:
+        msg = f"since needs a time zone, such as 2026-01-01T00:00:00Z, got {text!r}."
+        raise ValueError(msg)
+    return since
+
+
+def _reason_in(text: str) -> SuppressionReason:
+    if text in {"", *SuppressionReason}:
+        return SuppressionReason(text or SuppressionReason.IMPORTED)
+    msg = f"reason must be one of {', '.join(SuppressionReason)}, or empty, got {shown(text)}."
+    raise ValueError(msg)
 
 
 def _row(entry: Suppression, now: datetime) -> dict[str, Any]:
