@@ -153,6 +153,15 @@ def test_a_second_text_of_a_message_is_counted_as_doubled(store: SQLStore) -> No
     assert figures(store) == {"sent": 1, "doubled": 1, "delivered": 1}  # one of the two has arrived
 
 
+def test_one_of_two_texts_that_arrived_counts_without_its_mark_too(store: SQLStore) -> None:
+    sent(store)
+    store.receive(told(S.SENT, "m", mark=Mark(1, 1, 1)))
+    store.receive(told(S.SENT, "m", sid="SM2", mark=Mark(1, 2, 2)))
+    store.receive(told(S.UNDELIVERED, "m", sid="SM2", mark=Mark(1, 2, 2)))
+    store.receive(told(S.DELIVERED))
+    assert figures(store) == {"sent": 1, "doubled": 1, "delivered": 1}
+
+
 def test_a_report_before_anybody_knows_whose_text_it_is_is_kept(store: SQLStore) -> None:
     received = store.receive(told(S.DELIVERED))
     assert (received.message_id, received.known) == (None, Delivery(S.DELIVERED))

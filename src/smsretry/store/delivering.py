@@ -233,7 +233,7 @@ class Deliveries:
 
         ``report`` is what brought it; None where it is the text that the message is known by.
         """
-        if row.state != MessageState.ACCEPTED.value or not _is_of(row, report):
+        if row.state != MessageState.ACCEPTED.value or not self._is_of(connection, row, report):
             return None
         standing = _standing(row)
         known = _heavier(news.known, standing)  # a second text may stand elsewhere
@@ -260,6 +260,12 @@ class Deliveries:
         has_failed = bucket_of(known[0].status.value) == UNDELIVERED
         arrived = self._arrivals.of_earlier_round(connection, row) if has_failed else None
         return known if arrived is None else known_in(arrived)
+
+    def _is_of(self, connection: sa.Connection, row: Any, report: DeliveryReport | None) -> bool:
+        """Say whether ``report`` is about a text of the round in which the message of ``row`` is."""
+        if report is None or report.provider_id == row.provider_id:
+            return True
+        return bool(self._round_of(connection, row, report) == row.round)
 
     def _round_of(self, connection: sa.Connection, row: Any, report: DeliveryReport) -> int | None:
         if report.mark is not None:
@@ -321,13 +327,6 @@ def _is_due(message: Any, now: datetime, first: timedelta) -> sa.ColumnElement[b
     if not first:
         return sa.or_(is_due, message.fetches == 0)  # by no clock: the one that wrote the time may be ahead
     return sa.or_(is_due, sa.and_(message.fetches == 0, message.next_fetch <= now + (FIRST_FETCH - first)))
-
-
-def _is_of(row: Any, report: DeliveryReport | None) -> bool:
-    """Say whether ``report`` is about a text of the round in which the message of ``row`` is."""
-    if report is None or report.provider_id == row.provider_id:
-        return True
-    return report.mark is not None and report.mark.round == row.round
 
 
 def _was_asked_in_vain(row: Any, report: DeliveryReport | None, known: Known, now: datetime) -> bool:
