@@ -522,7 +522,7 @@ def test_a_task_that_is_revoked_as_a_whole_does_not_queue_itself_again_and_again
     assert len(works(huey)) == 1
 
 
-def test_two_stores_recover_beside_each_other(huey: Any, store: SQLStore):
+def test_two_kinds_of_texts_recover_beside_each_other(huey: Any, store: SQLStore):
     first = sms_task(huey, quick(ScriptedSender(), journal=store), name="shop.texts")
     second = sms_task(huey, quick(ScriptedSender(), journal=store), name="shop.codes")
     for texts in (first, second):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import threading
 from types import SimpleNamespace
 
 from smsretry import Dispatcher
@@ -51,6 +52,31 @@ def test_what_a_queue_raises_comes_back_out_of_the_loop():
         return 7
 
     assert asyncio.run(seam.recover_in_loop(Store(), seven, grace_s=1.0)) == 7
+
+
+def test_a_sweep_that_is_canceled_ends_though_the_loop_goes_on():
+    ended = threading.Event()
+
+    class Store:
+        def recover(self, requeue: object, *, grace_s: float) -> None:
+            try:
+                requeue("m-1", {})  # type: ignore[operator]
+            finally:
+                ended.set()
+
+    async def main() -> bool:
+        begun = asyncio.Event()
+
+        async def never(message_id: str, metadata: object) -> None:
+            begun.set()
+            await asyncio.Event().wait()
+
+        sweep = asyncio.create_task(seam.recover_in_loop(Store(), never, grace_s=1.0))
+        await begun.wait()
+        sweep.cancel()
+        return await asyncio.to_thread(ended.wait, 5.0)
+
+    assert asyncio.run(main())
 
 
 def test_a_function_that_each_run_makes_anew_is_told_of_once(caplog):
