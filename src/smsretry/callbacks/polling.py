@@ -16,7 +16,7 @@ from smsretry.ports import CanFetch, DeliveryLog, SuppressionList
 from smsretry.senders.twilio_reports import opt_out_in
 
 _log: Final = logging.getLogger("smsretry")
-_REFUSED_ACCOUNTS: Final = frozenset({FailureKind.AUTH, FailureKind.ACCOUNT, FailureKind.SENDER_CONFIG})
+_ENDS_A_POLL: Final = frozenset({FailureKind.AUTH, FailureKind.ACCOUNT, FailureKind.SENDER_CONFIG})
 """Kinds after which every other question would be refused too."""
 
 
@@ -129,7 +129,7 @@ class _Poll:
         failure = error.failure if isinstance(error, ProviderError) else None
         why = "" if failure is None else f"{failure.kind} {failure.code or failure.http_status or ''}".rstrip()
         _log.warning("%s could not be asked about (%s%s).", provider_id, reason_of(error), why and f": {why}")
-        if failure is not None and failure.kind in _REFUSED_ACCOUNTS:
+        if failure is not None and failure.kind in _ENDS_A_POLL:
             self.refused = why
 
 

@@ -33,9 +33,9 @@ class Table:
 
     The file is UTF-8, with or without a BOM, and its first line names the columns; before it may stand the line
     ``sep=;`` that Excel knows. The delimiter is that one, else the one of `DELIMITERS` that gives the header the most
-    columns, unless it is given. Cells may be quoted and then hold
-    delimiters, quotes (doubled) and line breaks. Empty lines, and rows of empty cells, are passed over. What is not
-    UTF-8 is kept as lone surrogates, for the caller to refuse.
+    columns, unless it is given. Cells may be quoted and then hold delimiters, quotes (doubled) and line breaks. Empty
+    lines, and rows of empty cells, are passed over. What is not UTF-8 is kept as lone surrogates, for the caller to
+    refuse.
 
     Raises `ConfigurationError` for a file that cannot be read, has no header, or is not UTF-8 in its header.
     """

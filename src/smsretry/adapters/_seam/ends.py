@@ -49,7 +49,10 @@ def end_in(metadata: Mapping[str, Any] | None) -> Done | Failed | None:
         kind, *said = json.loads(text)
         return Done(Receipt.from_dict(*said)) if kind == Done.__name__ else Failed(_ENDS[kind](*said))
     except (KeyError, TypeError, ValueError) as error:
-        raise InvalidMessage(f"{END_KEY} is corrupt, so nothing was sent: {error!r}. Send the message anew.") from error
+        raise InvalidMessage(
+            f"{END_KEY} is corrupt, so nothing was sent in this run: {error!r}. An earlier one may have sent: look at "
+            "the provider's list before you send the message anew."
+        ) from error
 
 
 def with_notes(error: ErrorT, of: BaseException) -> ErrorT:
